@@ -1,0 +1,90 @@
+"""Engines generate text with a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from fst_core.generation import Chunk, Generation, Request
+    from fst_core.interfaces.sampler import Sampler
+    from fst_core.interfaces.tokenizer import Tokenizer
+
+    Samplers = Sequence[tuple[Sampler, Any]]
+    """The pipeline's samplers in order, each with its Settings (None if it has none)."""
+
+__all__ = ["Engine"]
+
+
+class Engine(ABC):
+    """Generates text over a module in training (`for_module`) or a saved model (`for_artefact`).
+
+    An engine serves any number of requests at once; a request's result does not depend on the
+    others. `generate` is `stream`, gathered. An author writes a component (see `Tokenizer` for the
+    two modules) whose class is, in short:
+
+        class EchoEngine(Engine):
+            def for_artefact(self, directory, samplers):
+                return self
+
+            def for_module(self, module, tokenizer, samplers, context_length):
+                return self
+
+            def describe(self):
+                return {"name": "echo"}
+
+            async def stream(self, request):
+                yield Chunk(text=request.prompt, finish_reason="stop")
+    """
+
+    format: ClassVar[int] = 1
+    """Raised when the same model and request begin to give other ids."""
+
+    @abstractmethod
+    def for_module(
+        self,
+        module: torch.nn.Module,
+        tokenizer: Tokenizer,
+        samplers: Samplers,
+        context_length: int,
+    ) -> Self:
+        """Return this engine over a module as it is now, on the device and in the dtype it has.
+
+        Raises:
+            UserError: this engine has no module of its own (it is `remote`).
+        """
+
+    @abstractmethod
+    def for_artefact(self, directory: Path, samplers: Samplers) -> Self:
+        """Return this engine over a saved model.
+
+        Raises:
+            ArtefactError: the directory is no model, or is damaged.
+        """
+
+    @abstractmethod
+    def describe(self) -> Mapping[str, Any]:
+        """Return what frontends show: name, context_length, device, dtype, and the like."""
+
+    @abstractmethod
+    def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """Yield a request's chunks as they are made; closing the iterator cancels the request.
+
+        Raises:
+            UnsupportedParameter: a field of the request cannot be honoured.
+            UserError: the prompt does not fit.
+        """
+
+    async def generate(self, request: Request) -> Generation:
+        """Return a request's whole result."""
+        from fst_core.generation import gather
+
+        return await gather(self.stream(request))
+
+    async def close(self) -> None:  # noqa: B027  # nothing to end, unless an engine says so
+        """End the engine's threads and connections; further requests are refused."""
