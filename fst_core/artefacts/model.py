@@ -1,0 +1,107 @@
+"""A model on disk: weights that `transformers` opens, the tokenizer, and the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fst_core.artefacts.digests import digest_fields
+from fst_core.artefacts.manifest import read_manifest, write_manifest
+from fst_core.artefacts.provenance import resolve
+from fst_core.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import torch
+
+    from fst_core.interfaces.model import Model
+    from fst_core.interfaces.tokenizer import Tokenizer
+
+__all__ = ["LoadedModel", "load_model", "load_tokenizer", "save_model", "tokenizer_digest"]
+
+TOKENIZER = "tokenizer"
+"""The folder of an artefact that `Tokenizer.save` wrote."""
+_BESIDE_WEIGHTS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""Files of a tokenizer that `transformers` looks for beside the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model and its tokenizer, ready to generate."""
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    module: torch.nn.Module
+    """On the CPU, in evaluation mode."""
+    tokenizer: Tokenizer
+    model_class: type[Model]
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence of ids that the module takes."""
+        return int(self.manifest["counts"]["context_length"])
+
+
+def save_model(  # the parts of a model are what they are
+    directory: Path,
+    model: Model,
+    module: torch.nn.Module,
+    tokenizer_directory: Path,
+    **fields: Any,
+) -> None:
+    """Write a model with its tokenizer and manifest into an empty directory."""
+    model.save(module, directory)
+    shutil.copytree(tokenizer_directory, directory / TOKENIZER)
+    for name in _BESIDE_WEIGHTS:
+        if (tokenizer_directory / name).is_file():
+            shutil.copyfile(tokenizer_directory / name, directory / name)
+    counts = {
+        "context_length": model.context_length,
+        "parameters": sum(p.numel() for p in module.parameters()),
+    }
+    write_manifest(directory, "model", counts=counts, **fields)
+
+
+def load_model(directory: Path) -> LoadedModel:
+    """Load a model that FST exported.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+        MissingPlugin: it was made with a plugin that is not installed.
+    """
+    manifest = read_manifest(directory, kind="model")
+    tokenizer = load_tokenizer(directory, manifest)
+    model_class: type[Model] = resolve(
+        "model", _component(manifest, "model", directory), str(directory)
+    ).implementation()
+    return LoadedModel(directory, manifest, model_class.load(directory).eval(), tokenizer, model_class)
+
+
+def load_tokenizer(directory: Path, manifest: Mapping[str, Any]) -> Tokenizer:
+    """Load the tokenizer of a dataset or a model.
+
+    Raises:
+        ArtefactError: it is missing or damaged.
+        MissingPlugin: it was made with a plugin that is not installed.
+    """
+    offer = resolve("tokenizer", _component(manifest, "tokenizer", directory), str(directory))
+    tokenizer: Tokenizer = offer.implementation().load(directory / TOKENIZER)
+    return tokenizer
+
+
+def tokenizer_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of an artefact's tokenizer: a dataset and a model go together if theirs are equal."""
+    inside = f"{TOKENIZER}/"
+    files = manifest["files"].items()
+    return digest_fields({name: file["sha256"] for name, file in files if name.startswith(inside)})
+
+
+def _component(manifest: Mapping[str, Any], kind: str, directory: Path) -> Mapping[str, Any]:
+    components = manifest.get("components")
+    said = components.get(kind) if isinstance(components, dict) else None
+    if not isinstance(said, dict):
+        raise ArtefactError(f"{directory}: fst.json does not say which {kind} made it")
+    return said

@@ -1,0 +1,82 @@
+"""Publishing: an artefact appears whole, by one rename, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from fst_core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["locked", "numbered", "publishing"]
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keep a directory to this process; the system frees the lock when the process ends, however it ends.
+
+    Raises:
+        UserError: another process works on it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{directory}: another run works on it (lock {lock.lock_file}). Wait for it to end.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def publishing(target: Path) -> Iterator[Path]:
+    """Give an empty hidden directory beside the target, which becomes the target if the block succeeds.
+
+    What a killed process left behind is removed first; the caller holds the lock of the parent.
+    """
+    staging = target.parent / f".{target.name}.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        _fsync_tree(staging)
+        staging.rename(target)
+        _fsync_directory(target.parent)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def numbered(directory: Path) -> list[Path]:
+    """Return the numbered directories `1`, `2`, ... below a directory, oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted((p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
+
+
+def _fsync_tree(directory: Path) -> None:
+    """Make every file and folder below a directory survive a power cut."""
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with (Path(root) / name).open("rb+") as file:
+                os.fsync(file.fileno())
+        _fsync_directory(Path(root))
+
+
+def _fsync_directory(directory: Path) -> None:
+    """Make the names in a directory survive a power cut, where the system can."""
+    if os.name == "posix":  # elsewhere a directory cannot be opened
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,118 @@
+"""A dataset as it lies on disk, opened without reading it.
+
+A split is a folder of two arrays: `corpus.npy`, the ids of all samples one after another, uint16
+where the vocabulary fits and else uint32, and `sample_start_positions.npy`, int64, where each
+sample begins in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fst_core.errors import ArtefactError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from fst_core.documents import Split
+
+__all__ = ["Dataset", "Samples", "token_dtype"]
+
+CORPUS = "corpus.npy"
+STARTS = "sample_start_positions.npy"
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Return the smallest dtype, uint16 or uint32, that holds every id of a vocabulary."""
+    return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The samples of one split, a sequence of arrays of ids."""
+
+    corpus: NDArray[Any]
+    """(tokens,) uint16 or uint32, memory-mapped."""
+    starts: NDArray[np.int64]
+    """(samples,) int64, memory-mapped."""
+    text_bytes: int
+    """UTF-8 bytes of the documents' text in these samples."""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        """Return one sample's ids, (length,), without copying them."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        end = self.starts[index + 1] if index + 1 < len(self) else len(self.corpus)
+        return self.corpus[self.starts[index] : end]
+
+    @property
+    def tokens(self) -> int:
+        """The number of ids in all samples."""
+        return len(self.corpus)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the length of each sample, (samples,) int64."""
+        return np.diff(self.starts, append=np.int64(len(self.corpus)))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A prepared dataset: two splits, and the manifest that says how they were made."""
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    train: Samples
+    valid: Samples
+
+    @classmethod
+    def open(cls, directory: Path) -> Dataset:
+        """Open a published dataset; the sizes of its files are compared with its manifest.
+
+        Raises:
+            ArtefactError: it is no dataset, or a file of it is missing or has another size.
+        """
+        from fst_core.artefacts.manifest import read_manifest
+
+        manifest = read_manifest(directory, kind="dataset")
+        counts = manifest["counts"]
+        return cls(
+            directory,
+            manifest,
+            train=_open_split(directory, "train", counts),
+            valid=_open_split(directory, "valid", counts),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of everything that the dataset was made from."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def max_sample_length(self) -> int:
+        """The length that no sample exceeds."""
+        return int(self.manifest["counts"]["max_sample_length"])
+
+
+def _open_split(directory: Path, split: Split, counts: Mapping[str, int]) -> Samples:
+    try:
+        corpus = np.load(directory / split / CORPUS, mmap_mode="r", allow_pickle=False)
+        starts = np.load(directory / split / STARTS, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{directory / split}: not a split of a dataset: {error}") from None
+    expected = (counts[f"number_of_{split}_tokens"], counts[f"number_of_{split}_samples"])
+    if (len(corpus), len(starts)) != expected:
+        raise ArtefactError(
+            f"{directory / split}: holds {len(corpus)} tokens in {len(starts)} samples, "
+            f"but fst.json says {expected[0]} in {expected[1]}. Prepare the dataset again."
+        )
+    return Samples(corpus, starts, counts[f"number_of_{split}_bytes"])

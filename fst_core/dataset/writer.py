@@ -1,0 +1,108 @@
+"""Writing a split: flat ids are cut into samples and streamed to .npy files of unknown length."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import numpy as np
+from numpy.lib import format as npy
+
+from fst_core.dataset.samples import CORPUS, STARTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["SplitWriter", "cut"]
+
+
+def cut(
+    offsets: NDArray[np.int64], max_length: int, min_length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut documents into samples of at most `max_length` ids; a shorter rest than `min_length` is dropped.
+
+    Args:
+        offsets: (documents + 1,) where each document begins in flat ids, the last one their end.
+
+    Returns:
+        starts, ends: (samples,) each, of the kept samples in flat ids.
+    """
+    lengths = np.diff(offsets)
+    whole, rest = np.divmod(lengths, max_length)
+    count = whole + (rest >= min_length) * (rest > 0)
+    first = np.cumsum(count) - count  # index of each document's first sample
+    within = np.arange(int(count.sum())) - np.repeat(first, count)
+    starts = np.repeat(offsets[:-1], count) + within * max_length
+    ends = np.minimum(starts + max_length, np.repeat(offsets[1:], count))
+    return starts, ends
+
+
+class SplitWriter:
+    """Streams the samples of one split to disk; complete when closed without an error."""
+
+    def __init__(self, directory: Path, dtype: np.dtype[Any]) -> None:
+        directory.mkdir(parents=True)
+        self._corpus = _NpyWriter(directory / CORPUS, dtype)
+        self._starts = _NpyWriter(directory / STARTS, np.dtype(np.int64))
+
+    def write(
+        self, ids: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> None:
+        """Append the samples `ids[start:end]`.
+
+        Raises:
+            OverflowError: an id does not fit the dtype of the vocabulary.
+        """
+        if not len(starts):
+            return
+        lengths = ends - starts
+        at = self._corpus.count + np.cumsum(lengths) - lengths
+        if int(lengths.sum()) < len(ids):  # something was dropped
+            ids = ids[np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))]
+        largest = int(ids.max())
+        if largest > np.iinfo(self._corpus.dtype).max:
+            raise OverflowError(f"id {largest} does not fit {self._corpus.dtype}: the tokenizer's vocab_size is wrong")
+        self._corpus.append(ids)
+        self._starts.append(at)
+
+    @property
+    def tokens(self) -> int:
+        """The ids written so far."""
+        return self._corpus.count
+
+    @property
+    def samples(self) -> int:
+        """The samples written so far."""
+        return self._starts.count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._corpus.close()
+        self._starts.close()
+
+
+class _NpyWriter:
+    """Appends to a one-dimensional .npy file; its header is completed when it is closed."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self.count = 0
+        self._file: BinaryIO = path.open("wb")
+        self._header()
+
+    def append(self, array: NDArray[Any]) -> None:
+        self._file.write(np.ascontiguousarray(array, self.dtype).data)
+        self.count += len(array)
+
+    def close(self) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._header()
+
+    def _header(self) -> None:
+        # numpy pads headers so that a longer first axis still fits in the same place.
+        fields = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.count,)}
+        npy.write_array_header_1_0(self._file, fields)
