@@ -24,6 +24,8 @@ class Rows:
     """(B,) the ids so far, prompt included."""
     uniform: torch.Tensor
     """(B,) float64 in [0, 1): a pure function of a request's seed and its token's index."""
+    prompt_lengths: Sequence[int] = ()
+    """(B,) how many ids of each history are the prompt's; empty: none are."""
 
 
 class Sampler(ABC):
