@@ -51,6 +51,8 @@ class Component:
             raise ValueError(f"component name {self.name!r} does not match {_NAME.pattern}")
         for string in filter(None, (self.target, self.settings)):
             if not _TARGET.fullmatch(string):
-                raise ValueError(f"{self.name}: {string!r} is not of the form 'package.module:Class'")
+                raise ValueError(
+                    f"{self.name}: {string!r} is not of the form 'package.module:Class'"
+                )
         if not self.summary.strip():
             raise ValueError(f"{self.name}: the summary is empty")

@@ -32,6 +32,7 @@ __all__ = [
     "UnknownComponent",
     "UnsupportedParameter",
     "UserError",
+    "one_line",
 ]
 
 
@@ -91,3 +92,9 @@ class UnsupportedParameter(UserError):
     def __init__(self, parameter: str, reason: str = "is not supported by this engine") -> None:
         self.parameter = parameter
         super().__init__(f"{parameter}: {reason}")
+
+
+def one_line(error: BaseException) -> str:
+    """Return the words of an error of somebody else on one line of bearable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

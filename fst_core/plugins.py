@@ -11,10 +11,17 @@ import importlib
 import os
 import re
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    distribution,
+    distributions,
+)
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -25,14 +32,25 @@ from fst_core.errors import (
     MissingDependency,
     PluginError,
     UnknownComponent,
+    one_line,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fst_core.settings import Settings
 
-__all__ = ["DISTRIBUTION", "Offer", "Problem", "Registry", "registry"]
+__all__ = [
+    "DISTRIBUTION",
+    "Offer",
+    "Problem",
+    "Registry",
+    "Source",
+    "registry",
+    "sources",
+    "told",
+    "version_of",
+]
 
 DISTRIBUTION = "full-stack-transformer"
 """The distribution that bundles the core's own plugins."""
@@ -72,6 +90,11 @@ class Offer:
         """Return the packages that the component needs and that are not installed."""
         return [root for root in self.component.needs if not _installed(root)]
 
+    def need(self) -> str:
+        """Return a sentence on what is missing and how to install it."""
+        missing = ", ".join(self.missing())
+        return f"{self.kind} '{self.name}' needs {missing}. Install it: {self.remedy()}"
+
     def remedy(self) -> str:
         """Return the pip line that installs what the component needs."""
         if self.distribution == DISTRIBUTION:
@@ -84,10 +107,8 @@ class Offer:
         Raises:
             MissingDependency: something is not.
         """
-        if missing := self.missing():
-            raise MissingDependency(
-                f"{self.kind} '{self.name}' needs {', '.join(missing)}. Install it: {self.remedy()}"
-            )
+        if self.missing():
+            raise MissingDependency(self.need())
 
     def settings_class(self) -> type[Settings] | None:
         """Import the component's Settings class; None if it has no settings.
@@ -107,6 +128,14 @@ class Offer:
         self.require()
         return self._import(self.component.target)
 
+    def file(self) -> str | None:
+        """Return the file that holds the implementation, without importing it; None if unknown."""
+        try:
+            spec = find_spec(self.component.target.partition(":")[0])
+        except Exception:  # noqa: BLE001  # whatever a stranger's package does
+            return None
+        return spec.origin if spec else None
+
     def build(self, settings: Settings | None) -> Any:
         """Return a new instance of the component."""
         implementation = self.implementation()
@@ -116,10 +145,10 @@ class Offer:
         module, _, path = string.partition(":")
         try:
             return functools.reduce(getattr, path.split("."), importlib.import_module(module))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{self.kind} '{self.address}' of {self.provider} cannot be imported from {string!r}: "
-                f"{_told(error)}"
+                f"{told(error)}"
             ) from error
 
 
@@ -133,17 +162,37 @@ class Problem:
     reason: str
 
 
+class Source(NamedTuple):
+    """An entry point, and the distribution that declares it."""
+
+    entry: EntryPoint
+    distribution: str
+    version: str
+
+
+class _Hooks(pluggy.PluginManager):
+    """The hooks' callers; they look only at what a hook module itself defines."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Skip lazy names (PEP 562): to ask for one is to import what stands behind it."""
+        return super().parse_hookimpl_opts(plugin, name) if name in vars(plugin) else None
+
+
 class Registry:
     """What is installed: offers, problems and the hooks' callers."""
 
     def __init__(self) -> None:
-        self.hooks = pluggy.PluginManager("fst")
+        self.hooks = _Hooks("fst")
         self.hooks.add_hookspecs(hookspecs)
         self.offers: list[Offer] = []
         self.problems: list[Problem] = []
+        self._bundled: dict[str, str] = {}
+
+    def trace(self, hook: str, plugin: str, arguments: Mapping[str, Any]) -> None:
+        """Print the call of a hook that is about to happen, under FST_TRACE_HOOKS=1."""
         if os.environ.get("FST_TRACE_HOOKS") == "1":
-            self.hooks.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))  # noqa: T201  # that is what tracing is
-            self.hooks.enable_tracing()
+            shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+            print(f"{plugin} {hook}({shown})", file=sys.stderr)  # noqa: T201  # that is what tracing is
 
     def discover(self) -> None:
         """Load every allowed plugin's hook module; one that fails becomes a Problem.
@@ -156,32 +205,55 @@ class Registry:
         """
         allowed = os.environ.get("FST_PLUGINS")
         names = None if allowed is None else {name.strip() for name in allowed.split(",")}
-        for entry, dist, version in _entry_points():
-            if dist != DISTRIBUTION and names is not None and entry.name not in names:
-                continue
-            self.add(entry, dist, version)
+        found, damaged = sources(GROUP)
+        self.problems.extend(damaged)
+        for entry, dist, version in sorted(found, key=lambda s: s.distribution != DISTRIBUTION):
+            if dist == DISTRIBUTION or names is None or entry.name in names:
+                self.add(entry, dist, version)
 
     def add(self, entry: EntryPoint, dist: str, version: str) -> None:
         """Load one plugin, from an entry point of a distribution."""
         if not _NAME.fullmatch(entry.name):
             self._problem(entry.name, dist, version, f"its name does not match {_NAME.pattern}")
             return
-        taken = next((o for o in self.offers if o.plugin == entry.name and o.distribution != dist), None)
-        if taken is not None and taken.distribution == DISTRIBUTION:
-            self._problem(entry.name, dist, version, f"the name belongs to {taken.provider}")
+        if dist == DISTRIBUTION:
+            self._bundled[entry.name] = f"{dist} {version}"
+        elif entry.name in self._bundled:
+            belongs = f"the name belongs to {self._bundled[entry.name]}"
+            self._problem(entry.name, dist, version, belongs)
             return
+        name = f"{dist}:{entry.name}"
         try:
-            module = entry.load()
-            name = f"{dist}:{entry.name}"
-            self.hooks.register(module, name=name)
-            self.hooks.check_pending()
-            offers = list(_offers(module, entry.name, dist, version))
-        except (Exception, SystemExit) as error:  # whatever a stranger's module does
-            if self.hooks.has_plugin(f"{dist}:{entry.name}"):
-                self.hooks.unregister(name=f"{dist}:{entry.name}")
-            self._problem(entry.name, dist, version, _told(error), error)
+            with redirect_stdout(sys.stderr):  # a command's own output stays clean
+                module = entry.load()
+                self.hooks.register(module, name=name)
+                self.hooks.check_pending()
+                offers = list(self._offers(module, entry.name, dist, version))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # whatever a stranger's module does, exit included
+            if self.hooks.has_plugin(name):
+                self.hooks.unregister(name=name)
+            self._problem(entry.name, dist, version, told(error), error)
         else:
             self.offers.extend(offers)
+
+    def _offers(self, module: Any, plugin: str, dist: str, version: str) -> Iterator[Offer]:
+        """Call the component hooks that one module implements."""
+        for kind in KINDS:
+            hook = vars(module).get(f"fst_{kind}s")
+            if hook is None or getattr(hook, "fst_impl", None) is None:
+                continue
+            self.trace(f"fst_{kind}s", f"{dist}:{plugin}", {})
+            components: Iterable[Component] = hook() or ()
+            seen: set[str] = set()
+            for component in components:
+                if not isinstance(component, Component):
+                    raise TypeError(f"fst_{kind}s returned {component!r}, which is not a Component")
+                if component.name in seen:
+                    raise ValueError(f"fst_{kind}s offers '{component.name}' twice")
+                seen.add(component.name)
+                yield Offer(kind, component, plugin, dist, version)
 
     def _problem(
         self, plugin: str, dist: str, version: str, reason: str, cause: BaseException | None = None
@@ -212,23 +284,33 @@ class Registry:
             return found[0]
         if found:
             who = " and ".join(f"{o.provider} (as '{o.address}')" for o in found)
-            remedy = "Write the full address" if len({o.address for o in found}) > 1 else "Uninstall one"
+            remedy = (
+                "Write the full address" if len({o.address for o in found}) > 1 else "Uninstall one"
+            )
             raise AmbiguousComponent(f"{kind} '{name}' is offered by {who}. {remedy}.")
-        raise UnknownComponent(self._unknown(kind, name, offers))
+        known = ", ".join(self.names(kind)) or "none"
+        raise UnknownComponent(
+            f"unknown {kind} {name!r}.{self.hint(kind, name)} Installed: {known}{self.broken(name)}"
+        )
 
-    def _unknown(self, kind: str, name: str, offers: list[Offer]) -> str:
+    def names(self, kind: str) -> list[str]:
+        """Return the short names of a kind, each once."""
+        return sorted({o.name for o in self.of_kind(kind)})
+
+    def hint(self, kind: str, name: str) -> str:
+        """Return ` Did you mean 'x'?` for an unknown name, or nothing."""
         from fst_core.settings import suggestion
 
-        known = sorted({o.name for o in offers})
-        hint = suggestion(name, known)
-        sentence = f"unknown {kind} '{name}'.{hint} Installed: {', '.join(known) or 'none'}"
+        return suggestion(name, self.names(kind))
+
+    def broken(self, name: str) -> str:
+        """Tell of the broken plugin that an unknown name belongs to, or of all that may have offered it."""
         plugin = name.partition("/")[0]
-        for problem in self.problems:
-            if problem.plugin == plugin:
-                sentence += f". Plugin '{plugin}' of {problem.distribution} {problem.version} is broken: {problem.reason}"
-            elif not hint:
-                sentence += f". Plugin '{problem.plugin}' could not be loaded (see `fst list-plugins`)"
-        return sentence
+        concerned = [p for p in self.problems if p.plugin == plugin] or self.problems
+        return "".join(
+            f". Plugin '{p.plugin}' of {p.distribution} {p.version} is broken: {p.reason}"
+            for p in concerned
+        )
 
 
 @functools.cache
@@ -239,39 +321,38 @@ def registry() -> Registry:
     return found
 
 
-def _entry_points() -> Iterator[tuple[EntryPoint, str, str]]:
-    """Yield entry points with their distribution and version, the bundled distribution's first."""
+def sources(group: str) -> tuple[list[Source], list[Problem]]:
+    """Return the entry points of a group, by distribution and name, and the distributions that are damaged.
 
-    def order(entry: EntryPoint) -> tuple[bool, str, str]:
-        return (_distribution(entry)[0] != DISTRIBUTION, _distribution(entry)[0], entry.name)
+    They are read one by one, since the standard library's `entry_points` fails as a whole if one
+    of them is damaged.
+    """
+    found: dict[tuple[str, str], Source] = {}
+    damaged: list[Problem] = []
+    for dist in distributions():
+        try:
+            if f"[{group}]" not in (dist.read_text("entry_points.txt") or ""):
+                continue
+            name, version = _identity(dist)
+            for entry in dist.entry_points.select(group=group):
+                # The first on the path wins: an editable install may be found on two.
+                found.setdefault((name, entry.name), Source(entry, name, version))
+        except Exception as error:  # noqa: BLE001  # whatever is written there
+            place = f"a damaged distribution in {dist.locate_file('')}"
+            damaged.append(Problem("unknown", place, "unknown", told(error)))
+    return [found[key] for key in sorted(found)], damaged
 
-    seen: set[tuple[str, str]] = set()
-    for entry in sorted(entry_points(group=GROUP), key=order):
-        dist, version = _distribution(entry)
-        if (dist, entry.name) not in seen:  # an editable install may be found on two paths
-            seen.add((dist, entry.name))
-            yield entry, dist, version
 
+def _identity(dist: Distribution) -> tuple[str, str]:
+    """Return a distribution's name and version.
 
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name, entry.dist.version) if entry.dist is not None else ("unknown", "0")
-
-
-def _offers(module: Any, plugin: str, dist: str, version: str) -> Iterator[Offer]:
-    """Call the component hooks that one module implements."""
-    for kind in KINDS:
-        hook = getattr(module, f"fst_{kind}s", None)
-        if hook is None or getattr(hook, "fst_impl", None) is None:
-            continue
-        components: Iterable[Component] = hook() or ()
-        seen: set[str] = set()
-        for component in components:
-            if not isinstance(component, Component):
-                raise TypeError(f"fst_{kind}s returned {component!r}, which is not a Component")
-            if component.name in seen:
-                raise ValueError(f"fst_{kind}s offers '{component.name}' twice")
-            seen.add(component.name)
-            yield Offer(kind, component, plugin, dist, version)
+    Raises:
+        ValueError: its metadata is missing or says neither.
+    """
+    name, version = dist.metadata["Name"], dist.metadata["Version"]
+    if name is None or version is None:
+        raise ValueError("its METADATA has no name or no version")
+    return name, version
 
 
 def _installed(root: str) -> bool:
@@ -281,10 +362,10 @@ def _installed(root: str) -> bool:
         return False
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Return an error as one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name, text = type(error).__name__, one_line(error)
+    return name if text == name else f"{name}: {text}"
 
 
 def version_of(dist: str) -> str | None:

@@ -32,7 +32,7 @@ class Engine(ABC):
             def for_artefact(self, directory, samplers):
                 return self
 
-            def for_module(self, module, tokenizer, samplers, context_length):
+            def for_module(self, module, tokenizer, samplers, context_length, *, supports_cache=True):
                 return self
 
             def describe(self):
@@ -52,8 +52,17 @@ class Engine(ABC):
         tokenizer: Tokenizer,
         samplers: Samplers,
         context_length: int,
+        *,
+        supports_cache: bool = True,
     ) -> Self:
         """Return this engine over a module as it is now, on the device and in the dtype it has.
+
+        Args:
+            module: forward as described by `Model`.
+            tokenizer: the module's tokenizer.
+            samplers: the pipeline's samplers in order, each with its Settings (None if it has none).
+            context_length: the longest sequence of ids that the module takes.
+            supports_cache: whether the module takes `past_key_values`, as its Model says.
 
         Raises:
             UserError: this engine has no module of its own (it is `remote`).

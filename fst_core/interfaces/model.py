@@ -20,8 +20,11 @@ class Model(ABC):
 
     The module that `build` and `load` return is called as those of `transformers` are:
     `forward(input_ids=(B, T) int64, attention_mask=None, position_ids=None, past_key_values=None,
-    use_cache=False)` returns an object whose `logits` are (B, T, vocab_size). The cache that an
-    engine passes has `update(keys, values, layer_idx, ...)` and `get_seq_length()`.
+    use_cache=False)` returns an object whose `logits` are (B, T, vocab_size) or wider: ids beyond the
+    tokenizer's are never wanted. `past_key_values` may be called `cache`, as in later releases of
+    `transformers`: whoever passes one looks at the signature. It has `update(keys, values,
+    layer_idx, ...)`, which returns all keys and values so far, and `get_seq_length()`; with it come
+    `position_ids` and an additive `attention_mask` of (B, 1, T, S).
 
     An author writes a component (see `Tokenizer` for the two modules) whose class is, in short:
 

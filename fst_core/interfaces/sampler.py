@@ -28,7 +28,7 @@ class Rows:
     """(B,) how many ids of each history are the prompt's; empty: none are."""
 
 
-class Sampler(ABC):
+class Sampler(ABC):  # noqa: B024  # both methods have a default, and a sampler overrides one of them
     """Adjusts logits, or draws ids from them; rows never influence each other.
 
     The engine runs `adjust` of each sampler of a pipeline in order, and `draw` of the last. A

@@ -61,7 +61,7 @@ class Tokenizer(ABC):
 
     format: ClassVar[int] = 1
     """Raised when the same settings and texts begin to give other ids."""
-    lossy: ClassVar[bool] = False
+    lossy: bool = False
     """Whether decoding may differ from what was encoded; if so, bits per byte mean nothing."""
 
     vocab_size: int

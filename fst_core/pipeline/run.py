@@ -34,7 +34,10 @@ class Run:
         """Call every observer of a hook; the error of one is logged, and the run goes on."""
         arguments["run"] = self
         for observer in getattr(registry().hooks.hook, hook).get_hookimpls():
+            registry().trace(hook, observer.plugin_name, arguments)
             try:
                 observer.function(*(arguments[name] for name in observer.argnames))
-            except Exception:
-                _log.exception("plugin '%s' failed in %s; the run goes on", observer.plugin_name, hook)
+            except Exception:  # noqa: BLE001  # whatever a watching plugin does
+                _log.exception(
+                    "plugin '%s' failed in %s; the run goes on", observer.plugin_name, hook
+                )

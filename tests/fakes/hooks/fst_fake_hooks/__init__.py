@@ -1,0 +1,1 @@
+"""Plugins whose hooks are wrong, each in its way."""

@@ -1,0 +1,6 @@
+from fst_core import hookimpl
+
+
+@hookimpl
+def fst_metrics(run, step, loss):
+    pass

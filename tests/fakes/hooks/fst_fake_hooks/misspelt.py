@@ -1,0 +1,6 @@
+from fst_core import hookimpl
+
+
+@hookimpl
+def fst_tokenisers():
+    return []

@@ -1,0 +1,1 @@
+"""Plugins whose names, or whose components' names, are not allowed."""

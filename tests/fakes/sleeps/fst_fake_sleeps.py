@@ -1,0 +1,5 @@
+"""A plugin that takes a minute to import."""
+
+import time
+
+time.sleep(60)
