@@ -37,10 +37,15 @@ class Batch:
         return int((self.labels != IGNORED).sum())
 
 
-def epoch_batches(samples: Samples, batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
-    """Yield an epoch's batches, a pure function of the seed and the epoch: each sample once, shuffled."""
+def epoch_batches(
+    samples: Samples, batch_size: int, seed: int, epoch: int, first: int = 0
+) -> Iterator[Batch]:
+    """Yield an epoch's batches from the `first` on: each sample once, shuffled.
+
+    They are a pure function of the seed and the epoch, and beginning at a later one costs nothing.
+    """
     order = np.random.default_rng([seed, epoch]).permutation(len(samples))
-    return _batches(samples, order, batch_size)
+    return _batches(samples, order[first * batch_size :], batch_size)
 
 
 def ordered_batches(samples: Samples, batch_size: int) -> Iterator[Batch]:

@@ -1,0 +1,256 @@
+"""Checkpoints: everything that training needs to go on from a completed step, as plain data.
+
+Each is a directory `step-<n>` that appears whole: `model.safetensors`, `optimizer.safetensors`,
+`random.safetensors`, `state.json`, and the manifest with their digests.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from fst_core.artefacts import publishing, verify, write_manifest
+from fst_core.errors import ArtefactError, FstError, UserError
+from fst_core.pipeline.fingerprint import Fingerprint
+from fst_lightning.randomness import Randomness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+__all__ = ["Checkpoint", "Checkpoints", "State", "load_module", "module_tensors", "replace_file"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where training stands after a completed step, in plain numbers."""
+
+    step: int = 0
+    """Steps of the optimizer that are done."""
+    epoch: int = 0
+    """Epochs that are done."""
+    batch: int = 0
+    """Batches of the current epoch that are done."""
+    validated: bool = False
+    """Whether a validation that was due after this step is done."""
+    loss: float | None = None
+    """The loss of this step."""
+    valid_loss: float | None = None
+    """The loss of the last validation."""
+    best_step: int | None = None
+    """The step whose weights had the lowest validation loss."""
+    best_loss: float | None = None
+    """That loss."""
+    tokens: int = 0
+    """Target ids that were trained on."""
+    seconds: float = 0.0
+    """Time that training took, without validation, sampling and checkpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on disk."""
+
+    directory: Path
+    state: State
+    numbers: Mapping[str, Any]
+    """The random state's numbers."""
+
+    def module(self) -> dict[str, torch.Tensor]:
+        """Return the module's tensors by name."""
+        return load_file(self.directory / "model.safetensors")
+
+    def optimizer(self) -> dict[str, torch.Tensor]:
+        """Return the optimizer's tensors by name."""
+        return load_file(self.directory / "optimizer.safetensors")
+
+    def randomness(self) -> Randomness:
+        """Return the random state."""
+        return Randomness(load_file(self.directory / "random.safetensors"), self.numbers)
+
+
+class Checkpoints:
+    """The checkpoints of a run; the last few and the best of them are kept.
+
+    Args:
+        directory: where they are; made if it is not there.
+        kept: how many of the last are kept.
+        identity: what training depends on; a run is resumed only if it is the same.
+
+    Raises:
+        FstError: the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, kept: int, identity: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self.kept = kept
+        self.identity = Fingerprint(**identity)
+        self.last: int | None = None
+        """The step of the newest sound checkpoint."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FstError(f"{directory}: no checkpoint can be written: {error.strerror}") from None
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return what `finish` recorded; None if the run has not finished.
+
+        Raises:
+            UserError: it is a run of another identity.
+        """
+        path = self.directory / "finished.json"
+        if not path.is_file():
+            return None
+        record: dict[str, Any] = json.loads(path.read_bytes())
+        self._check(record["identity"])
+        return record
+
+    def finish(self, figures: Mapping[str, float], step: int) -> dict[str, Any]:
+        """Record that training is done, and which step's weights it ends with (0: those it began with)."""
+        record = {"figures": figures, "step": step, "identity": self.identity.fields}
+        replace_file(self.directory / "finished.json", _json(record))
+        return record
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint; a damaged one is passed over with a warning.
+
+        Raises:
+            UserError: it is of another identity.
+        """
+        for partial in self.directory.glob(".step-*.partial"):  # a killed process left it
+            shutil.rmtree(partial)
+        for step in reversed(self._steps()):
+            try:
+                checkpoint = self.open(step)
+            except ArtefactError as error:
+                _log.warning("%s. Going on from an earlier checkpoint", error)
+            else:
+                self.last = step
+                return checkpoint
+        return None
+
+    def open(self, step: int) -> Checkpoint:
+        """Open a step's checkpoint.
+
+        Raises:
+            ArtefactError: it is missing or damaged.
+            UserError: it is of another identity.
+        """
+        directory = self._path(step)
+        verify(directory)
+        record = json.loads((directory / "state.json").read_bytes())
+        self._check(record["identity"])
+        return Checkpoint(directory, State(**record["state"]), record["random"])
+
+    def save(
+        self,
+        state: State,
+        module: Mapping[str, torch.Tensor],
+        optimizer: Mapping[str, torch.Tensor],
+        randomness: Randomness,
+    ) -> None:
+        """Write a checkpoint, then remove those that are no longer kept.
+
+        Raises:
+            FstError: it cannot be written; earlier ones are untouched.
+        """
+        target = self._path(state.step)
+        record = {
+            "state": asdict(state),
+            "random": randomness.numbers,
+            "identity": self.identity.fields,
+        }
+        try:
+            if target.exists():  # damaged: `latest` passed it over
+                shutil.rmtree(target)
+            with publishing(target) as staging:
+                _save(module, staging / "model.safetensors")
+                _save(optimizer, staging / "optimizer.safetensors")
+                _save(randomness.tensors, staging / "random.safetensors")
+                (staging / "state.json").write_bytes(_json(record))
+                write_manifest(staging, "checkpoint", step=state.step)
+        except OSError as error:
+            raise FstError(f"{target}: the checkpoint cannot be written: {error}") from error
+        self.last = state.step
+        self._prune()
+
+    def _prune(self) -> None:
+        steps = self._steps()
+        keep = set(steps[-self.kept :])
+        for step in sorted(keep):  # whichever of them is resumed, its best must still be there
+            record = json.loads((self._path(step) / "state.json").read_bytes())
+            keep.add(record["state"]["best_step"])
+        for step in set(steps) - keep:
+            shutil.rmtree(self._path(step))
+
+    def _steps(self) -> list[int]:
+        names = (path.name.removeprefix("step-") for path in self.directory.glob("step-*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _path(self, step: int) -> Path:
+        return self.directory / f"step-{step:06d}"
+
+    def _check(self, identity: Mapping[str, Any]) -> None:
+        if different := self.identity.differences(identity):
+            raise UserError(
+                f"{self.directory}: written by a training of something else: "
+                f"{'; '.join(different)}. Start a new run"
+            )
+
+
+def module_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a module's parameters and buffers by name, tied ones once."""
+    return dict(_named(module))
+
+
+def load_module(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy tensors into a module, in place, so that what is tied stays tied.
+
+    Raises:
+        UserError: they are those of another module.
+    """
+    own = module_tensors(module)
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
+        raise UserError("the checkpoint is of another model. Start a new run")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a small file that appears whole, in place of an earlier one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _named(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    save_file({name: _own(tensor.detach().cpu()) for name, tensor in tensors.items()}, path)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous tensor that shares no memory, which safetensors asks for."""
+    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, allow_nan=False) + "\n").encode()
