@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fst_core.interfaces import Sampler as Sampler
     from fst_core.interfaces import Tokenizer as Tokenizer
     from fst_core.interfaces import Trainer as Trainer
+    from fst_core.pipeline.target import open_engine as open_engine
     from fst_core.settings import Settings as Settings
 
 _MODULES = {
@@ -49,6 +50,7 @@ _MODULES = {
     "Tokenizer": "interfaces.tokenizer",
     "Trainer": "interfaces.trainer",
     "hookimpl": "hookspecs",
+    "open_engine": "pipeline.target",
 }
 
 __all__ = [*_MODULES]  # noqa: PLE0604  # one list of names, not two

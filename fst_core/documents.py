@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["Document", "Message", "Split"]
+import numpy as np
+
+from fst_core.chance import uniform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Document", "Message", "Split", "cut_last", "held_out"]
 
 Split = Literal["train", "valid"]
 """The two parts of a corpus."""
@@ -41,3 +48,33 @@ class Document:
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
             raise ValueError("a document has either a text or messages")
+
+
+def held_out(count: int, share: float, seed: int) -> NDArray[np.bool_]:
+    """Return which of `count` documents are held out for validation, (count,) bool.
+
+    Each is chosen by a hash of the seed and its index, so that documents added at the end change
+    nothing for those before them; of two or more, at least one is chosen and one is not.
+    """
+    chances = np.array([uniform(seed, index) for index in range(count)])
+    chosen = chances < share
+    if count > 1:
+        chosen[chances.argmin()] = True
+        chosen[chances.argmax()] = False
+    return chosen
+
+
+def cut_last(text: str, share: float) -> tuple[str, str]:
+    """Cut the last share off a text, at the line end nearest to it, else at a space, else anywhere.
+
+    A line end or space that would leave less than half of what stands before the share is not taken.
+    """
+    at = round(len(text) * (1 - share))
+    for separator in ("\n", " "):
+        ends = (text.rfind(separator, at // 2, at), text.find(separator, at))
+        inside = [end for end in ends if 0 < end < len(text) - 1]
+        if inside:
+            end = min(inside, key=lambda end: abs(end - at))
+            return text[:end], text[end + 1 :]
+    at = min(max(at, 1), len(text) - 1)
+    return text[:at], text[at:]

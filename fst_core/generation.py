@@ -5,13 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from fst_core.chance import uniform
+from fst_core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from fst_core.documents import Message
     from fst_core.interfaces.tokenizer import Tokenizer
 
-__all__ = ["Chunk", "Detokenizer", "FinishReason", "Generation", "Logprob", "Request", "gather", "uniform"]
+__all__ = [
+    "Chunk",
+    "Detokenizer",
+    "FinishReason",
+    "Generation",
+    "Logprob",
+    "Request",
+    "gather",
+    "uniform",
+]
 
 FinishReason = Literal["stop", "length"]
 """Why a generation ended: the model or a stop string ended it, or it reached its length."""
@@ -19,7 +31,11 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to an engine."""
+    """One request to an engine.
+
+    Raises:
+        UserError: the prompt cannot be written as UTF-8.
+    """
 
     prompt: str | tuple[int, ...] | tuple[Message, ...] = ""
     """A text, encoded by `encode_prompt`; ids, used as they are; or the turns of a conversation."""
@@ -35,6 +51,15 @@ class Request:
     """How many most likely ids to report beside each chosen one; None: no log probabilities."""
     meta: str | None = None
     """The label that a document of a training set may carry, encoded as it was there."""
+
+    def __post_init__(self) -> None:
+        try:
+            if isinstance(self.prompt, str):
+                self.prompt.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"prompt: half a character at position {error.start}; it is not UTF-8"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +106,38 @@ async def gather(chunks: AsyncIterator[Chunk]) -> Generation:
         if chunk.logprobs is not None:
             logprobs = [*(logprobs or []), *chunk.logprobs]
         reason = chunk.finish_reason or reason
-    return Generation("".join(texts), tuple(ids), tuple(logprobs) if logprobs is not None else None, reason)
+    return Generation(
+        "".join(texts), tuple(ids), tuple(logprobs) if logprobs is not None else None, reason
+    )
 
 
-def uniform(seed: int, index: int) -> float:
-    """Return a number in [0, 1): a pure function of a request's seed and its token's index.
+_CUT = "\ufffd"
+"""What a cut character decodes to."""
+_MISSING = 3
+"""The most ids that a cut character may have: it lacks at least one of at most four bytes."""
+_CONTEXT = 8
+"""How many ids before the new ones are decoded again.
 
-    SplitMix64 (Steele, Lea and Flood 2014), run once on the seed and once on the position.
-    """
-    return _splitmix64(_splitmix64(seed) + index) / 2**53
-
-
-def _splitmix64(state: int) -> int:
-    """Return the 53 upper bits of the next output from a state of any size."""
-    mask = 2**64 - 1
-    z = (state + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return (z ^ (z >> 31)) >> 11
+Some tokenizers decode the first id of a text otherwise (a leading space), and a character may have
+begun before it.
+"""
 
 
 class Detokenizer:
     """Decodes ids as they come: what it returned never changes, and joined it is the whole text.
 
     Text that may still change (a character that is not complete, or a beginning of a stop string)
-    is held back until it cannot.
+    is held back until it cannot; a character that is not complete at the end is left out.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), stop: Sequence[str] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(filter(None, stop))
-        # A few ids of context: some tokenizers decode the first id of a text otherwise (a leading
-        # space), and a tail that ends inside a character decodes otherwise too.
-        self._ids = list(prompt_ids[-8:])
-        self._shown = len(tokenizer.decode(self._ids)) if self._ids else 0
+        self._ids = list(prompt_ids[-_CONTEXT:])
+        self._shown = len(_complete(tokenizer.decode(self._ids)))
+        self._pending = 0  # ids since the text last ended with a whole character
         self._held = ""
         self.stopped = False
         """Whether a stop string was met."""
@@ -124,33 +147,54 @@ class Detokenizer:
         if self.stopped:
             return ""
         self._ids.extend(ids)
+        self._pending += len(ids)
         text = self._tokenizer.decode(self._ids)
-        if text.endswith("\ufffd"):  # a cut character: wait for the rest of it
+        if not text.endswith(_CUT):
+            self._pending = 0
+        elif self._pending <= _MISSING:
             return ""
-        fresh = text[self._shown :]
-        self._ids = self._ids[-8:]
-        self._shown = len(self._tokenizer.decode(self._ids))
+        complete = len(_complete(text))
+        fresh = text[self._shown : complete]
+        self._shown = max(self._shown, complete)
+        self._forget(text)
         return self._release(fresh, last=False)
 
     def finish(self) -> str:
         """Return the text that was still held back."""
         if self.stopped:
             return ""
-        fresh = self._tokenizer.decode(self._ids)[self._shown :]
+        fresh = self._tokenizer.decode(self._ids)[self._shown :].rstrip(_CUT)
         return self._release(fresh, last=True)
+
+    def _forget(self, text: str) -> None:
+        """Keep only the last ids, if they decode by themselves to the end of the text."""
+        kept = self._ids[-_CONTEXT:]
+        end = self._tokenizer.decode(kept)
+        if text.endswith(end) and len(end) >= len(text) - self._shown:
+            self._ids = kept
+            self._shown -= len(text) - len(end)
 
     def _release(self, fresh: str, *, last: bool) -> str:
         """Return what of held and fresh text may be shown; cut it at a stop string."""
         text = self._held + fresh
-        ends = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
-        if ends:
+        # The stop string that is complete first counts, so that chunks may be cut anywhere.
+        found = [(at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0]
+        if found:
             self.stopped = True
-            return text[: min(ends)]
+            return text[: min(found)[1]]
         held = 0 if last else max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]
 
 
+def _complete(text: str) -> str:
+    """Return a text without what may be a cut character at its end; some tokenizers show each byte."""
+    end = len(text.rstrip(_CUT))
+    return text[: max(end, len(text) - _MISSING)]
+
+
 def _overlap(text: str, stop: str) -> int:
     """Return the length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+    return next(
+        (n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0
+    )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["digest_file", "digest_files", "digest_fields"]
+__all__ = ["digest_fields", "digest_file", "digest_files"]
 
 
 def digest_file(path: Path) -> str:

@@ -6,9 +6,10 @@ It is written last: a directory without it is not an artefact.
 from __future__ import annotations
 
 import json
+import os
 import platform
 from datetime import UTC, datetime
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from fst_core.artefacts.digests import digest_file
@@ -16,20 +17,23 @@ from fst_core.errors import ArtefactError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 __all__ = ["MANIFEST", "read_manifest", "verify", "write_manifest"]
 
 MANIFEST = "fst.json"
 SCHEMA = 1
 _PACKAGES = ("numpy", "tokenizers", "torch", "transformers", "pytorch-lightning")
+_FIELDS = {"files": dict, "fingerprint": str, "fields": dict, "components": dict, "counts": dict}
+"""What a manifest may say that others read, and its type."""
 _LARGEST = 16 * 2**20
 """Bytes; a manifest is small, and a larger file of that name is not one."""
 
 
 def write_manifest(directory: Path, kind: str, **fields: Any) -> None:
     """Describe a directory: `fields` beside its kind, the versions at work, and its files' digests."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(
+        path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST
+    )
     manifest = {
         "schema": SCHEMA,
         "kind": kind,
@@ -37,7 +41,10 @@ def write_manifest(directory: Path, kind: str, **fields: Any) -> None:
         "versions": _versions(),
         **fields,
         "files": {
-            path.relative_to(directory).as_posix(): {"sha256": digest_file(path), "bytes": path.stat().st_size}
+            path.relative_to(directory).as_posix(): {
+                "sha256": digest_file(path),
+                "bytes": path.stat().st_size,
+            }
             for path in files
         },
     }
@@ -49,32 +56,59 @@ def read_manifest(directory: Path, kind: str | None = None) -> dict[str, Any]:
     """Read a directory's manifest and compare its files' sizes, which takes no time.
 
     Raises:
-        ArtefactError: it is missing, damaged or of another kind, or a file has another size.
+        ArtefactError: it is missing, damaged or of another kind, a file has another size, or
+            something in the directory is neither a file nor a folder, or leads out of it.
     """
-    path = directory / MANIFEST
     if not directory.is_dir():
         raise ArtefactError(f"{directory}: no such directory")
+    path = directory / MANIFEST
     if not path.is_file():
         raise ArtefactError(f"{directory}: not an artefact of FST: it has no {MANIFEST}")
+    manifest = _parse(path)
+    if kind is not None and manifest.get("kind") != kind:
+        raise ArtefactError(f"{directory}: of kind {_cut(manifest.get('kind'))}, not a {kind}")
+    for name, file in manifest["files"].items():
+        inside = _inside(directory, name)
+        said = (file.get("bytes"), file.get("sha256")) if isinstance(file, dict) else ()
+        if list(map(type, said)) != [int, str]:
+            raise ArtefactError(f"{path}: damaged: it does not say what {_cut(name)} holds")
+        if (found := _size(inside)) != file["bytes"]:
+            state = "missing" if found is None else f"{found} bytes long instead of {file['bytes']}"
+            raise ArtefactError(f"{inside}: {state}; the artefact is damaged")
+    _check_plain(directory)
+    return manifest
+
+
+def _parse(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _LARGEST:
         raise ArtefactError(f"{path}: too large to be a manifest")
     try:
         manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path}: damaged: {error}") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror}") from None
+    if not isinstance(manifest, dict) or "files" not in manifest:
         raise ArtefactError(f"{path}: damaged: not a manifest")
     if manifest.get("schema") != SCHEMA:
-        raise ArtefactError(f"{path}: written by another version of FST (schema {manifest.get('schema')!r}, here {SCHEMA})")
-    if kind is not None and manifest.get("kind") != kind:
-        raise ArtefactError(f"{directory}: a {manifest.get('kind')}, not a {kind}")
-    for name, file in manifest["files"].items():
-        expected = file.get("bytes") if isinstance(file, dict) else None
-        found = _size(_inside(directory, name))
-        if found != expected:
-            state = "missing" if found is None else f"{found} bytes long instead of {expected}"
-            raise ArtefactError(f"{directory / name}: {state}; the artefact is damaged")
+        raise ArtefactError(
+            f"{path}: written by another version of FST "
+            f"(schema {_cut(manifest.get('schema'))}, here {SCHEMA})"
+        )
+    for name, kept in _FIELDS.items():
+        if name in manifest and not isinstance(manifest[name], kept):
+            raise ArtefactError(f"{path}: damaged: '{name}' is not what a manifest holds there")
     return manifest
+
+
+def _check_plain(directory: Path) -> None:
+    """Check that whoever loads a file of the directory, listed or not, neither waits nor leaves it."""
+    for root, folders, files in os.walk(directory):
+        for name in (*folders, *files):
+            path = Path(root) / name
+            _check_inside(directory, path)
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise ArtefactError(f"{path}: neither a file nor a folder")
 
 
 def verify(directory: Path) -> Mapping[str, Any]:
@@ -85,8 +119,10 @@ def verify(directory: Path) -> Mapping[str, Any]:
     """
     manifest = read_manifest(directory)
     for name, file in manifest["files"].items():
-        if digest_file(_inside(directory, name)) != file.get("sha256"):
-            raise ArtefactError(f"{directory / name}: its content is not what was written; the artefact is damaged")
+        if digest_file(_inside(directory, name)) != file["sha256"]:
+            raise ArtefactError(
+                f"{directory / name}: its content is not what was written; the artefact is damaged"
+            )
     return manifest
 
 
@@ -97,25 +133,47 @@ def _inside(directory: Path, name: str) -> Path:
         ArtefactError: it leads elsewhere.
     """
     pure = PurePosixPath(name)
-    plain = not ({"..", "~"} & set(pure.parts)) and "\0" not in name and "\\" not in name and "$" not in name
+    plain = (
+        not ({"..", "~"} & set(pure.parts))
+        and "\0" not in name
+        and "\\" not in name
+        and "$" not in name
+    )
     if not plain or pure.is_absolute() or PureWindowsPath(name).drive or len(name) > 1000:
-        raise ArtefactError(f"{directory / MANIFEST}: names a file outside of its directory: {name[:80]!r}")
-    path = directory / pure
+        raise ArtefactError(
+            f"{directory / MANIFEST}: names a file outside of its directory: {_cut(name)}"
+        )
+    _check_inside(directory, directory / pure)
+    return directory / pure
+
+
+def _check_inside(directory: Path, path: Path) -> None:
+    """Check that a path stays in its directory when links are followed."""
     try:
-        escapes = not path.resolve().is_relative_to(directory.resolve())
-    except OSError as error:
-        raise ArtefactError(f"{path}: {error.strerror}") from None
-    if escapes:
+        inside = path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError, ValueError):  # too long, a ring of links, half a character
+        raise ArtefactError(f"{directory}: holds no such file: {_cut(path.name)}") from None
+    if not inside:
         raise ArtefactError(f"{path}: leads outside of {directory}")
-    return path
 
 
 def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
+    """Return the length of a file; None if there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:  # the name is too long
+        return None
+
+
+def _cut(value: object) -> str:
+    """Return a damaged value as it is shown: no longer than a line."""
+    return repr(value)[:80]
 
 
 def _versions() -> dict[str, str]:
     from fst_core.plugins import DISTRIBUTION, version_of
 
     versions = {"fst": version_of(DISTRIBUTION) or "0", "python": platform.python_version()}
-    return versions | {name: version for name in _PACKAGES if (version := version_of(name)) is not None}
+    return versions | {
+        name: version for name in _PACKAGES if (version := version_of(name)) is not None
+    }

@@ -45,7 +45,7 @@ class LoadedModel:
         return int(self.manifest["counts"]["context_length"])
 
 
-def save_model(  # the parts of a model are what they are
+def save_model(
     directory: Path,
     model: Model,
     module: torch.nn.Module,
@@ -73,11 +73,15 @@ def load_model(directory: Path) -> LoadedModel:
         MissingPlugin: it was made with a plugin that is not installed.
     """
     manifest = read_manifest(directory, kind="model")
+    if not isinstance(manifest.get("counts", {}).get("context_length"), int):
+        raise ArtefactError(f"{directory}: fst.json does not say context_length")
     tokenizer = load_tokenizer(directory, manifest)
     model_class: type[Model] = resolve(
         "model", _component(manifest, "model", directory), str(directory)
     ).implementation()
-    return LoadedModel(directory, manifest, model_class.load(directory).eval(), tokenizer, model_class)
+    return LoadedModel(
+        directory, manifest, model_class.load(directory).eval(), tokenizer, model_class
+    )
 
 
 def load_tokenizer(directory: Path, manifest: Mapping[str, Any]) -> Tokenizer:

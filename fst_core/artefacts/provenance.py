@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from fst_core.settings import Settings
 
 __all__ = ["record", "resolve"]
+
+_NAME = r"[a-z][a-z0-9-]{0,63}"
+_SAID = {
+    "use": _NAME,
+    "plugin": _NAME,
+    "distribution": r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?",
+    "version": r"[A-Za-z0-9][A-Za-z0-9.!+_-]{0,98}",
+}
+"""What a record may say of a component: it ends up in a line that people copy into a shell."""
 
 
 def record(offer: Offer, settings: Settings | None) -> dict[str, Any]:
@@ -39,18 +49,22 @@ def resolve(kind: str, said: Mapping[str, Any], place: str) -> Offer:
     """Return the installed component that an artefact's record names.
 
     Raises:
-        ArtefactError: the record is damaged.
+        ArtefactError: the record is damaged, or says what no component can be named.
         MissingPlugin: its plugin is not installed; the message names the distribution and the pip line.
     """
-    try:
-        address = f"{said['plugin']}/{said['use']}"
-        dist, version = str(said["distribution"]), str(said["version"])
-    except (KeyError, TypeError):
-        raise ArtefactError(f"{place}: does not say which {kind} made it") from None
+    here = ", ".join(o.name for o in registry().of_kind(kind)) or "none"
+    for name, form in _SAID.items():
+        value = said.get(name)
+        if not isinstance(value, str) or not re.fullmatch(form, value):
+            raise ArtefactError(
+                f"{place}: does not say which {kind} made it: {name} = {ascii(value)[:80]}. "
+                f"Installed {kind}s: {here}"
+            )
+    address = f"{said['plugin']}/{said['use']}"
+    dist, version = said["distribution"], said["version"]
     try:
         return registry().find(kind, address)
     except UnknownComponent:
-        here = ", ".join(o.name for o in registry().of_kind(kind)) or "none"
         found = version_of(dist)
         if found is not None:
             cause = f"{dist} is installed as {found}, which does not offer it"

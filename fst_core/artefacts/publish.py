@@ -15,7 +15,7 @@ from fst_core.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["locked", "numbered", "publishing"]
+__all__ = ["locked", "numbered", "publishing", "write_whole"]
 
 
 @contextmanager
@@ -23,14 +23,18 @@ def locked(directory: Path) -> Iterator[None]:
     """Keep a directory to this process; the system frees the lock when the process ends, however it ends.
 
     Raises:
-        UserError: another process works on it.
+        UserError: another process works on it, or nothing can be written there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / ".lock", timeout=0)
     try:
+        directory.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise UserError(f"{directory}: another run works on it (lock {lock.lock_file}). Wait for it to end.") from None
+        raise UserError(
+            f"{directory}: another run works on it (lock {lock.lock_file}). Wait for it to end."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{directory}: cannot be written to: {error.strerror}") from None
     try:
         yield
     finally:
@@ -56,20 +60,42 @@ def publishing(target: Path) -> Iterator[Path]:
         raise
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file beside its place and rename it, so that nobody ever reads half of it."""
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        beside.write_text(text, "utf-8", newline="\n")
+        _fsync_file(beside)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _fsync_directory(path.parent)
+
+
 def numbered(directory: Path) -> list[Path]:
     """Return the numbered directories `1`, `2`, ... below a directory, oldest first."""
     if not directory.is_dir():
         return []
-    return sorted((p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
+    return sorted(
+        (p for p in directory.iterdir() if p.name.isdecimal() and p.is_dir()),
+        key=lambda p: int(p.name),
+    )
 
 
 def _fsync_tree(directory: Path) -> None:
     """Make every file and folder below a directory survive a power cut."""
     for root, _, names in os.walk(directory):
         for name in names:
-            with (Path(root) / name).open("rb+") as file:
-                os.fsync(file.fileno())
+            _fsync_file(Path(root) / name)
         _fsync_directory(Path(root))
+
+
+def _fsync_file(path: Path) -> None:
+    """Make a file's content survive a power cut."""
+    # A copied file may be read-only, which POSIX lets us flush; Windows flushes what may be written.
+    with path.open("rb" if os.name == "posix" else "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _fsync_directory(directory: Path) -> None:

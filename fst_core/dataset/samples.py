@@ -8,24 +8,26 @@ sample begins in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from tokenize import TokenError
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
+from fst_core.documents import Split
 from fst_core.errors import ArtefactError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from fst_core.documents import Split
 
 __all__ = ["Dataset", "Samples", "token_dtype"]
 
 CORPUS = "corpus.npy"
 STARTS = "sample_start_positions.npy"
+_SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -84,13 +86,13 @@ class Dataset:
         from fst_core.artefacts.manifest import read_manifest
 
         manifest = read_manifest(directory, kind="dataset")
-        counts = manifest["counts"]
-        return cls(
-            directory,
-            manifest,
-            train=_open_split(directory, "train", counts),
-            valid=_open_split(directory, "valid", counts),
-        )
+        counts = manifest.get("counts", {})
+        wanted = ["max_sample_length"]
+        wanted += [f"number_of_{s}_{n}" for s in _SPLITS for n in ("samples", "tokens", "bytes")]
+        if missing := [name for name in wanted if not isinstance(counts.get(name), int)]:
+            raise ArtefactError(f"{directory}: fst.json does not say {missing[0]}")
+        train, valid = (_open_split(directory, split, counts) for split in _SPLITS)
+        return cls(directory, manifest, train, valid)
 
     @property
     def fingerprint(self) -> str:
@@ -104,11 +106,8 @@ class Dataset:
 
 
 def _open_split(directory: Path, split: Split, counts: Mapping[str, int]) -> Samples:
-    try:
-        corpus = np.load(directory / split / CORPUS, mmap_mode="r", allow_pickle=False)
-        starts = np.load(directory / split / STARTS, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{directory / split}: not a split of a dataset: {error}") from None
+    corpus = _mapped(directory / split / CORPUS, (np.uint16, np.uint32))
+    starts = _mapped(directory / split / STARTS, (np.int64,))
     expected = (counts[f"number_of_{split}_tokens"], counts[f"number_of_{split}_samples"])
     if (len(corpus), len(starts)) != expected:
         raise ArtefactError(
@@ -116,3 +115,16 @@ def _open_split(directory: Path, split: Split, counts: Mapping[str, int]) -> Sam
             f"but fst.json says {expected[0]} in {expected[1]}. Prepare the dataset again."
         )
     return Samples(corpus, starts, counts[f"number_of_{split}_bytes"])
+
+
+def _mapped(path: Path, dtypes: Sequence[type[np.integer[Any]]]) -> NDArray[Any]:
+    """Map an array of one axis from a .npy file, which cannot hold Python objects."""
+    try:
+        array: NDArray[Any] = open_memmap(path, mode="r")
+    except (OSError, OverflowError, SyntaxError, TokenError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{path}: not an array: {error}") from None
+    if array.ndim != 1 or array.dtype not in dtypes:
+        raise ArtefactError(
+            f"{path}: {array.dtype} of shape {array.shape}, not what a dataset holds"
+        )
+    return array

@@ -24,6 +24,8 @@ def cut(
 
     Args:
         offsets: (documents + 1,) where each document begins in flat ids, the last one their end.
+        max_length: the most ids of a sample.
+        min_length: the fewest.
 
     Returns:
         starts, ends: (samples,) each, of the kept samples in flat ids.
@@ -59,10 +61,15 @@ class SplitWriter:
         lengths = ends - starts
         at = self._corpus.count + np.cumsum(lengths) - lengths
         if int(lengths.sum()) < len(ids):  # something was dropped
-            ids = ids[np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))]
+            ids = ids[
+                np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+                + np.arange(int(lengths.sum()))
+            ]
         largest = int(ids.max())
         if largest > np.iinfo(self._corpus.dtype).max:
-            raise OverflowError(f"id {largest} does not fit {self._corpus.dtype}: the tokenizer's vocab_size is wrong")
+            raise OverflowError(
+                f"id {largest} does not fit {self._corpus.dtype}: the tokenizer's vocab_size is wrong"
+            )
         self._corpus.append(ids)
         self._starts.append(at)
 
@@ -79,30 +86,35 @@ class SplitWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._corpus.close()
-        self._starts.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        with self._corpus.file, self._starts.file:
+            if error is None:
+                self._corpus.complete()
+                self._starts.complete()
 
 
 class _NpyWriter:
-    """Appends to a one-dimensional .npy file; its header is completed when it is closed."""
+    """Appends to a one-dimensional .npy file; its header is completed at the end."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self.count = 0
-        self._file: BinaryIO = path.open("wb")
+        self.file: BinaryIO = path.open("wb")
         self._header()
 
     def append(self, array: NDArray[Any]) -> None:
-        self._file.write(np.ascontiguousarray(array, self.dtype).data)
+        self.file.write(np.ascontiguousarray(array, self.dtype).data)
         self.count += len(array)
 
-    def close(self) -> None:
-        with self._file:
-            self._file.seek(0)
-            self._header()
+    def complete(self) -> None:
+        self.file.seek(0)
+        self._header()
 
     def _header(self) -> None:
         # numpy pads headers so that a longer first axis still fits in the same place.
-        fields = {"descr": npy.dtype_to_descr(self.dtype), "fortran_order": False, "shape": (self.count,)}
-        npy.write_array_header_1_0(self._file, fields)
+        fields = {
+            "descr": npy.dtype_to_descr(self.dtype),
+            "fortran_order": False,
+            "shape": (self.count,),
+        }
+        npy.write_array_header_1_0(self.file, fields)

@@ -1,0 +1,93 @@
+"""The stage `evaluate`: model + dataset -> figures, in `evaluation.json` beside the model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from fst_core.artefacts.manifest import read_manifest
+from fst_core.artefacts.model import load_model, tokenizer_digest
+from fst_core.artefacts.publish import write_whole
+from fst_core.errors import ArtefactError
+from fst_core.pipeline.figures import finite, shown
+from fst_core.pipeline.fingerprint import Fingerprint
+from fst_core.pipeline.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from fst_core.dataset import Dataset
+    from fst_core.interfaces import Evaluator
+    from fst_core.pipeline.pipeline import Part, Pipeline
+
+__all__ = ["EVALUATION", "Figures", "evaluate", "figures_of", "plan_evaluate"]
+
+Figures = dict[str, dict[str, float | None]]
+"""Figures by evaluator and name; None where one has no meaning for the model."""
+EVALUATION = "evaluation.json"
+
+
+def plan_evaluate(pipeline: Pipeline, trained: Plan) -> Plan:
+    """Plan the evaluation of a run's model."""
+    fingerprint = Fingerprint(stage="evaluate", model=trained.fingerprint)
+    for part in pipeline.evaluators:
+        fingerprint.add_part(part.place.strip("[]"), part)
+    target = trained.directory / EVALUATION
+    digest, fields = fingerprint.digest, fingerprint.fields
+    if trained.action != "reuse":
+        return Plan("evaluate", "make", target, digest, fields, ("the model has to be made first",))
+    try:
+        earlier = json.loads(target.read_bytes())
+    except (OSError, ValueError):
+        return Plan("evaluate", "make", target, digest, fields, ("nothing has been measured yet",))
+    if earlier.get("fingerprint") == digest:
+        return Plan("evaluate", "reuse", target, digest, fields)
+    changed = fingerprint.differences(earlier.get("fields", {}))
+    return Plan("evaluate", "make", target, digest, fields, tuple(f"changed: {c}" for c in changed))
+
+
+def evaluate(
+    pipeline: Pipeline, plan: Plan, model: Path, dataset: Dataset, tell: Callable[[str], None]
+) -> Figures:
+    """Carry out the plan of an evaluation and return its figures.
+
+    Raises:
+        ArtefactError: the model and the dataset do not go together.
+    """
+    if plan.action == "reuse":
+        figures: Figures = json.loads(plan.directory.read_bytes())["figures"]
+        return figures
+    figures = figures_of(pipeline.evaluators, model, dataset, tell)
+    described = {"fingerprint": plan.fingerprint, "fields": plan.fields, "figures": figures}
+    write_whole(plan.directory, json.dumps(described, indent=1) + "\n")
+    return figures
+
+
+def figures_of(
+    evaluators: Iterable[Part], directory: Path, dataset: Dataset, tell: Callable[[str], None]
+) -> Figures:
+    """Measure a saved model on a dataset.
+
+    Raises:
+        ArtefactError: they were made with different tokenizers.
+    """
+    if tokenizer_digest(read_manifest(directory, "model")) != tokenizer_digest(dataset.manifest):
+        raise ArtefactError(
+            f"{directory} and {dataset.directory} were made with different tokenizers: "
+            "their ids mean different texts"
+        )
+    model = load_model(directory)
+    figures: Figures = {}
+    for part in evaluators:
+        evaluator: Evaluator = part.build()
+        measured = finite(evaluator.evaluate(model, dataset))
+        figures[_free(part.offer.name, figures)] = measured
+        tell(f"evaluate: {part.offer.name}: {shown(measured)}")
+    return figures
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    """Return the name, numbered if an evaluator of that name has been there before."""
+    same = sum(1 for other in taken if other.partition("#")[0] == name)
+    return f"{name}#{same + 1}" if same else name

@@ -1,0 +1,27 @@
+"""Figures: what trainers and evaluators measured, as they are kept and shown."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["finite", "shown"]
+
+
+def finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the figures for JSON, which knows no infinity: None in place of what is not finite."""
+    return {
+        name: None if value is None or not math.isfinite(value) else float(value)
+        for name, value in figures.items()
+    }
+
+
+def shown(figures: Mapping[str, float | None]) -> str:
+    """Return the figures as a line for people; n/a where one has no meaning."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {'n/a' if value is None else format(value, '.5g')}"
+        for name, value in figures.items()
+    )

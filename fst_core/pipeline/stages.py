@@ -1,0 +1,111 @@
+"""The stages of a pipeline in their order; each does its work only where its result is not there yet."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from fst_core.dataset import Dataset
+from fst_core.pipeline.evaluate import Figures, evaluate, plan_evaluate
+from fst_core.pipeline.prepare import plan_prepare, prepare
+from fst_core.pipeline.run import Run
+from fst_core.pipeline.train import MODEL, check_lengths, plan_train, train
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from fst_core.pipeline.pipeline import Pipeline
+    from fst_core.pipeline.plan import Plan
+
+__all__ = ["STAGES", "Outcome", "Stage", "explain", "run_stages"]
+
+Stage = Literal["prepare", "train", "evaluate"]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the stages have made; None for a stage that was not asked for."""
+
+    dataset: Path
+    model: Path | None = None
+    figures: Figures | None = None
+
+
+def explain(pipeline: Pipeline, until: Stage, *, fresh: bool = False) -> list[Plan]:
+    """Return what each stage would do and why, without doing it.
+
+    Raises:
+        UserError: the pipeline cannot be carried out.
+    """
+    _check(pipeline, until)
+    plans = [plan_prepare(pipeline)]
+    if until != "prepare":
+        plans.append(plan_train(pipeline, plans[0].fingerprint, fresh=fresh))
+    if until == "evaluate" and pipeline.evaluators:
+        plans.append(plan_evaluate(pipeline, plans[1]))
+    return plans
+
+
+def run_stages(
+    pipeline: Pipeline, until: Stage, tell: Callable[[str], None], *, fresh: bool = False
+) -> Outcome:
+    """Bring the stages up to date, as far as `until`; `tell` gets lines for the user.
+
+    Raises:
+        UserError: the pipeline cannot be carried out; known before any work where possible.
+        FstError: a stage failed.
+    """
+    plans = explain(pipeline, until, fresh=fresh)
+    for plan in plans:
+        if plan.action == "reuse":
+            tell(f"{plan.stage}: up to date: {plan.directory}")
+        elif plan.action == "make":
+            for reason in plan.reasons:
+                tell(f"{plan.stage}: {reason}")
+    # What prepares belongs to no run yet: observers see the run that it would begin.
+    directory = plans[1].directory if len(plans) > 1 else pipeline.runs
+    run = Run(pipeline.run.name, directory, pipeline.run.seed)
+    with _told(run, plans[0], plans[0].directory):
+        dataset = prepare(pipeline, plans[0], tell)
+    if until == "prepare":
+        return Outcome(dataset.directory)
+    with _told(run, plans[1], plans[1].directory / MODEL):
+        model = train(pipeline, plans[1], dataset, run, tell)
+    if len(plans) == 2:
+        return Outcome(dataset.directory, model)
+    with _told(run, plans[2], plans[2].directory):
+        figures = evaluate(pipeline, plans[2], model, dataset, tell)
+    return Outcome(dataset.directory, model, figures)
+
+
+def _check(pipeline: Pipeline, until: Stage) -> None:
+    """Check what can be known before any work."""
+    tables = [] if pipeline.dataset.path is not None else ["documents", "tokenizer"]
+    if until != "prepare":
+        tables += ["model", "trainer", "engine"]
+    pipeline.require(*tables)
+    if until != "prepare":
+        longest = pipeline.dataset.max_sample_length
+        if pipeline.dataset.path is not None:
+            longest = Dataset.open(pipeline.dataset.path).max_sample_length
+        check_lengths(pipeline, longest)
+        for part in pipeline.parts("trainer", "sampler", "evaluate", "engine"):
+            part.build()
+
+
+@contextmanager
+def _told(run: Run, plan: Plan, artefact: Path) -> Iterator[None]:
+    """Tell observers of a stage that works; one that is up to date is silent."""
+    if plan.action == "reuse":
+        yield
+        return
+    run.tell("fst_stage_started", stage=plan.stage)
+    try:
+        yield
+    except BaseException as error:
+        run.tell("fst_stage_failed", stage=plan.stage, error=error)
+        raise
+    run.tell("fst_stage_finished", stage=plan.stage, artefact=artefact)

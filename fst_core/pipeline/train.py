@@ -1,0 +1,182 @@
+"""The stage `train`: dataset -> model, in a numbered run directory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from fst_core.artefacts.manifest import MANIFEST
+from fst_core.artefacts.model import TOKENIZER, load_tokenizer, save_model
+from fst_core.artefacts.provenance import record
+from fst_core.artefacts.publish import locked, publishing
+from fst_core.errors import ArtefactError, SettingsError, UserError
+from fst_core.generation import Request
+from fst_core.pipeline.figures import finite, shown
+from fst_core.pipeline.fingerprint import Fingerprint
+from fst_core.pipeline.plan import Action, Plan, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from fst_core.dataset import Dataset
+    from fst_core.interfaces import Engine, Model, Tokenizer, Trainer
+    from fst_core.pipeline.pipeline import Pipeline
+    from fst_core.pipeline.run import Run
+
+__all__ = ["MODEL", "check_lengths", "plan_train", "train"]
+
+MODEL = "model"
+"""The folder of a run that holds the exported model."""
+RUN = "run.json"
+"""The file of a run directory that says what the run is made from; written before it begins."""
+_SAMPLE_TOKENS = 64
+"""How many ids a sample during training has at the most."""
+
+
+def check_lengths(pipeline: Pipeline, max_sample_length: int) -> None:
+    """Check that a sample fits the positions of the model.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    assert pipeline.model is not None
+    positions = pipeline.model.build().context_length
+    if max_sample_length > positions:
+        problem = (
+            f"[dataset] max_sample_length = {max_sample_length}: more than the {positions} "
+            f"positions of model '{pipeline.model.offer.name}'."
+        )
+        raise SettingsError(pipeline.file, [problem])
+
+
+def plan_train(pipeline: Pipeline, dataset_fingerprint: str, *, fresh: bool = False) -> Plan:
+    """Plan the run of a pipeline on a dataset; `fresh` begins a new one in any case."""
+    assert pipeline.model is not None
+    assert pipeline.trainer is not None
+    fingerprint = Fingerprint(stage="train", dataset=dataset_fingerprint)
+    fingerprint.add("run.seed", pipeline.run.seed)
+    fingerprint.add_part("model", pipeline.model)
+    fingerprint.add("model.content", pipeline.model.build().fingerprint())
+    fingerprint.add_part("trainer", pipeline.trainer)
+    plan = number("train", pipeline.runs, fingerprint, _described, _state)
+    if not fresh or plan.action == "make":
+        return plan
+    following = plan.directory.parent / str(int(plan.directory.name) + 1)
+    while following.exists():
+        following = following.parent / str(int(following.name) + 1)
+    return Plan("train", "make", following, plan.fingerprint, plan.fields, ("--fresh was given",))
+
+
+def _described(directory: Path) -> Mapping[str, Any]:
+    try:
+        described = json.loads((directory / RUN).read_bytes())
+        return {"fingerprint": described["fingerprint"], "fields": dict(described["fields"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtefactError(f"{directory}: not a run: {error}") from None
+
+
+def _state(directory: Path) -> Action:
+    return "reuse" if (directory / MODEL / MANIFEST).is_file() else "continue"
+
+
+def train(
+    pipeline: Pipeline, plan: Plan, dataset: Dataset, run: Run, tell: Callable[[str], None]
+) -> Path:
+    """Carry out the plan of a run, and return its model's directory.
+
+    Raises:
+        UserError: the model does not fit the tokenizer.
+        FstError: training failed; what was reached is kept, and the next call goes on from there.
+    """
+    if plan.action != "reuse":
+        with locked(plan.directory.parent):
+            if plan.action == "make":
+                _begin(pipeline, plan)
+            tell(f"train: {'goes on in' if plan.action == 'continue' else 'in'} {plan.directory}")
+            _fit(pipeline, plan, dataset, run, tell)
+    return plan.directory / MODEL
+
+
+def _begin(pipeline: Pipeline, plan: Plan) -> None:
+    """Make the run's directory, with what it is made from."""
+    import tomli_w
+
+    if plan.directory.exists():
+        raise UserError(f"{plan.directory}: another run has just begun there. Run again.")
+    with publishing(plan.directory) as staging:
+        described = {"schema": 1, "fingerprint": plan.fingerprint, "fields": plan.fields}
+        (staging / RUN).write_text(json.dumps(described, indent=1) + "\n", "utf-8", newline="\n")
+        with (staging / "pipeline.toml").open("wb") as file:
+            tomli_w.dump(pipeline.tables, file)
+
+
+def _fit(
+    pipeline: Pipeline, plan: Plan, dataset: Dataset, run: Run, tell: Callable[[str], None]
+) -> None:
+    import torch
+
+    assert pipeline.model is not None
+    assert pipeline.trainer is not None
+    begun = time.perf_counter()
+    tokenizer = load_tokenizer(dataset.directory, dataset.manifest)
+    model: Model = pipeline.model.build()
+    trainer: Trainer = pipeline.trainer.build()
+    torch.manual_seed(run.seed)
+    module = model.build(tokenizer)
+    sample = _sampler(pipeline, model, module, tokenizer, run.seed)
+    figures = trainer.fit(module, dataset, tokenizer, run, sample)
+    with publishing(run.directory / MODEL) as staging:
+        save_model(
+            staging,
+            model,
+            module,
+            dataset.directory / TOKENIZER,
+            fingerprint=plan.fingerprint,
+            fields=plan.fields,
+            components={
+                "model": record(pipeline.model.offer, pipeline.model.settings),
+                "tokenizer": dataset.manifest["components"]["tokenizer"],
+                "trainer": record(pipeline.trainer.offer, pipeline.trainer.settings),
+                "samplers": [record(part.offer, part.settings) for part in pipeline.samplers],
+            },
+            made_from={
+                "dataset": dataset.directory.parent.name,
+                "number": dataset.directory.name,
+                "fingerprint": dataset.fingerprint,
+            },
+            figures=finite(figures),
+        )
+    tell(
+        f"train: {shown(figures)}, in {time.perf_counter() - begun:.0f} s -> {run.directory / MODEL}"
+    )
+
+
+def _sampler(
+    pipeline: Pipeline, model: Model, module: torch.nn.Module, tokenizer: Tokenizer, seed: int
+) -> Callable[[Sequence[str]], list[str]]:
+    """Return a function that continues prompts with the module as it is when called."""
+    assert pipeline.engine is not None
+    engine: Engine = pipeline.engine.build()
+    samplers = [(part.build(), part.settings) for part in pipeline.samplers]
+    engine = engine.for_module(
+        module,
+        tokenizer,
+        samplers,
+        model.context_length,
+        supports_cache=model.supports_cache,
+    )
+
+    async def texts(prompts: Sequence[str]) -> list[str]:
+        requests = [
+            Request(prompt=prompt, max_new_tokens=_SAMPLE_TOKENS, seed=seed + index)
+            for index, prompt in enumerate(prompts)
+        ]
+        generations = await asyncio.gather(*(engine.generate(request) for request in requests))
+        return [generation.text for generation in generations]
+
+    return lambda prompts: asyncio.run(texts(prompts))
