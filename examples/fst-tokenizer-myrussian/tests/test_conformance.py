@@ -1,0 +1,5 @@
+from fst_core.testing import TokenizerContract
+
+
+class TestMyRussian(TokenizerContract):
+    use = "myrussian"
