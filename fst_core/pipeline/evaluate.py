@@ -39,11 +39,13 @@ def plan_evaluate(pipeline: Pipeline, trained: Plan) -> Plan:
         return Plan("evaluate", "make", target, digest, fields, ("the model has to be made first",))
     try:
         earlier = json.loads(target.read_bytes())
-    except (OSError, ValueError):
+        same, before = earlier["fingerprint"] == digest, dict(earlier["fields"])
+        dict(earlier["figures"])
+    except (OSError, ValueError, KeyError, TypeError):
         return Plan("evaluate", "make", target, digest, fields, ("nothing has been measured yet",))
-    if earlier.get("fingerprint") == digest:
+    if same:
         return Plan("evaluate", "reuse", target, digest, fields)
-    changed = fingerprint.differences(earlier.get("fields", {}))
+    changed = fingerprint.differences(before)
     return Plan("evaluate", "make", target, digest, fields, tuple(f"changed: {c}" for c in changed))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fst_core.artefacts.manifest import MANIFEST, read_manifest
 from fst_core.artefacts.provenance import resolve
 from fst_core.artefacts.publish import numbered
-from fst_core.errors import SettingsError, UserError
+from fst_core.errors import ArtefactError, SettingsError, UserError
 from fst_core.pipeline.pipeline import check_pipeline, load_pipeline
 from fst_core.pipeline.tables import override
 from fst_core.pipeline.train import MODEL
@@ -85,10 +85,13 @@ def _recorded(directory: Path, overrides: Sequence[str]) -> Pipeline:
     manifest = read_manifest(directory, kind="model")
     tables: dict[str, Any] = {"engine": {"use": "local"}}
     recorded = manifest.get("components", {}).get("samplers", [])
-    tables["sampler"] = [
-        {"use": resolve("sampler", said, str(directory)).address, **said["settings"]}
-        for said in recorded
-    ]
+    try:
+        tables["sampler"] = [
+            {"use": resolve("sampler", said, str(directory)).address, **said["settings"]}
+            for said in recorded
+        ]
+    except (KeyError, TypeError):
+        raise ArtefactError(f"{directory}: fst.json does not say which samplers it has") from None
     if problems := [problem for text in overrides if (problem := override(tables, text))]:
         raise SettingsError("the command line", problems)
     return check_pipeline(str(directory), tables)

@@ -1,0 +1,866 @@
+"""The stage `prepare`: exactly what goes into a dataset, and that it is there whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fst_core import Component, Document, Reader, Tokenizer
+from fst_core.artefacts import load_tokenizer, verify
+from fst_core.artefacts.publish import locked
+from fst_core.chance import uniform
+from fst_core.dataset import Dataset
+from fst_core.errors import ArtefactError, DocumentError, UserError
+from fst_core.pipeline.pipeline import Part, check_pipeline
+from fst_core.pipeline.prepare import plan_prepare
+from fst_core.pipeline.stages import run_stages
+from fst_core.plugins import Offer, registry
+
+END = "[END_OF_DOCUMENT]"
+START_ID, END_ID = 256, 257  # of `bytes`
+WORDS = ["the", "cat", "sat", "on", "a", "mat,", "and", "Зоя", "пила", "чай;", "日本", "😀"]
+
+pytestmark = pytest.mark.usefixtures("work")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs fork, signals and limits of POSIX")
+
+
+def pipeline(documents=None, tokenizer="bytes", *, seed=228, **dataset):
+    """A pipeline of `delimited` documents; a tokenizer is a name, a table or a class."""
+    tables = {
+        "run": {"name": "corpus", "seed": seed},
+        "documents": {"use": "delimited", **(documents or {"train": "train.txt"})},
+        "tokenizer": {"use": tokenizer} if isinstance(tokenizer, str) else tokenizer,
+        "dataset": dataset,
+    }
+    if isinstance(tokenizer, type):
+        tables["tokenizer"] = {"use": "bytes"}
+        made = check_pipeline("pipeline.toml", tables)
+        return dataclasses.replace(made, tokenizer=own("tokenizer", tokenizer))
+    return check_pipeline("pipeline.toml", tables)
+
+
+def own(kind, cls):
+    """A part of a pipeline whose component is a class of these tests."""
+
+    class Own(Offer):
+        def implementation(self):
+            return cls
+
+    component = Component("own", f"own:{cls.__name__}", "A class of the tests.")
+    table = {"reader": "documents"}.get(kind, kind)
+    return Part(f"[{table}]", Own(kind, component, "own", "fst-own", "1.0"), None)
+
+
+def prepared(*arguments, **changes):
+    return run_stages(pipeline(*arguments, **changes), "prepare", lambda _: None).dataset
+
+
+def described(directory):
+    return json.loads((directory / "description.json").read_bytes())
+
+
+def produced(directory):
+    """The bytes of every file that does not say when it was made."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in files
+        if path.name != "fst.json"
+    }
+
+
+def left(root="data/datasets/corpus"):
+    """What lies in a directory of datasets, the lock aside."""
+    return sorted(path.name for path in Path(root).iterdir() if path.name != ".lock")
+
+
+# what goes into a dataset, by brute force
+
+
+def documents_of(data, end=END):
+    """The documents in the bytes of a delimited file, and how many empty ones are among them."""
+    lines = re.split(r"\r\n|\n|\r", data.decode().removeprefix("\ufeff"))
+    if lines[-1] == "":
+        lines.pop()
+    documents, waiting = [], []
+    for line in [*map(str.strip, lines)]:
+        if line == end:
+            documents.append(waiting)
+            waiting = []
+        else:
+            waiting.append(line)
+    documents += [waiting] if waiting else []
+    texts = ["\n".join(document) for document in documents]
+    return [t for t in texts if t.strip()], sum(not t.strip() for t in texts)
+
+
+def samples_of(documents, longest, shortest):
+    """The kept samples of documents that are lists of ids, one slice after another."""
+    slices = [d[at : at + longest] for d in documents for at in range(0, len(d), longest)]
+    return [sample for sample in slices if len(sample) >= shortest]
+
+
+def encoded(text):
+    return [START_ID, *text.encode(), END_ID]
+
+
+def random_file(rng):
+    """A delimited file with every trouble there is: its line ends, white space, empty documents."""
+    breaks = rng.choice(["\n", "\r\n", "\r", None])
+    pieces = []
+    for _ in range(rng.randint(2, 25)):
+        for _ in range(rng.choice([0, 1, 1, 2, 5])):
+            words = rng.choices([*WORDS, "", "\ufffd\ufffd", "[DOC_END]", "\u2028", "\x85"], k=6)
+            space = rng.choice(["", " ", "\t", "\u3000", "\xa0"])
+            pieces.append(space + " ".join(words) + rng.choice(["", " ", "\t\x0b"]))
+        pieces.append(rng.choice(["", "  "]) + END + rng.choice(["", "\t"]))
+    if rng.random() < 0.5:
+        pieces.append("the last document has no delimiter")
+    text = "".join(piece + (breaks or rng.choice(["\n", "\r\n", "\r"])) for piece in pieces)
+    return rng.choice(["", "\ufeff"]).encode() + text.encode()
+
+
+@pytest.mark.parametrize("round_", range(25))
+def test_a_dataset_is_what_brute_force_says(round_):
+    rng = random.Random(round_)
+    files = {"train": random_file(rng), "valid": random_file(rng)}
+    for split, data in files.items():
+        Path(f"{split}.txt").write_bytes(data + f"\n{END}\nwords enough for a sample".encode())
+        files[split] = Path(f"{split}.txt").read_bytes()
+    longest = rng.choice([2, 3, 7, 16, 64, 1_000])
+    shortest = rng.randint(1, min(longest, 20))
+    lengths = {"max_sample_length": longest, "min_sample_length": shortest}
+    directory = prepared({"train": "train.txt", "valid": "valid.txt"}, **lengths)
+    table, empty = described(directory), 0
+    for split, data in files.items():
+        texts, dropped = documents_of(data)
+        empty += dropped
+        samples = samples_of(map(encoded, texts), longest, shortest)
+        corpus = np.load(directory / split / "corpus.npy", mmap_mode="r")
+        starts = np.load(directory / split / "sample_start_positions.npy", mmap_mode="r")
+        assert corpus.tolist() == [i for sample in samples for i in sample]
+        assert starts.tolist() == [sum(map(len, samples[:n])) for n in range(len(samples))]
+        assert (corpus.dtype, starts.dtype) == (np.uint16, np.int64)
+        assert isinstance(corpus, np.memmap)
+        assert isinstance(starts, np.memmap)
+        assert table[f"number_of_{split}_documents"] == len(texts)
+        assert table[f"number_of_{split}_samples"] == len(samples)
+        assert table[f"number_of_{split}_tokens"] == sum(map(len, samples))
+        # An id below 256 is a byte of text, so this is exact where a cut falls inside a character.
+        assert table[f"number_of_{split}_bytes"] == sum(i < 256 for s in samples for i in s)
+    assert table["number_of_empty_documents"] == empty
+    assert verify(directory)
+
+
+def test_the_description_says_what_it_was_made_from():
+    for name in ("a", "b", "v"):
+        Path(f"{name}.txt").write_text(f"the document of {name}")
+    documents = {"train": ["a.txt", "b.txt"], "valid": ["v.txt"], "end_of_document": "***"}
+    directory = prepared(
+        documents, root="sets", name="named", max_sample_length=16, min_sample_length=4
+    )
+    assert directory == Path("sets/named/1")
+    assert described(directory) == {
+        "documents_train_file": ["a.txt", "b.txt"],
+        "documents_valid_file": "v.txt",
+        "end_of_document": "***",
+        "tokenizer": "bytes",
+        "tokenizer_cls_name": "BytesTokenizer",
+        "max_sample_length": 16,
+        "min_sample_length": 4,
+        "datasets_root": "sets",
+        "dataset_name": "named",
+        "number_of_train_documents": 2,
+        "number_of_train_samples": 2,
+        "number_of_train_tokens": 32,
+        "number_of_train_bytes": 30,
+        "number_of_valid_documents": 1,
+        "number_of_valid_samples": 1,
+        "number_of_valid_tokens": 16,
+        "number_of_valid_bytes": 15,
+        "number_of_empty_documents": 0,
+    }
+    assert sorted(p.name for p in directory.iterdir()) == [
+        "description.json",
+        "fst.json",
+        "tokenizer",
+        "train",
+        "valid",
+    ]
+    assert sorted(p.name for p in (directory / "train").iterdir()) == [
+        "corpus.npy",
+        "sample_start_positions.npy",
+    ]
+
+
+def test_without_a_valid_file_the_description_has_none():
+    write_documents(30)
+    table = described(prepared())
+    assert table["documents_train_file"] == "train.txt"
+    assert table["documents_valid_file"] is None
+
+
+# tokenizers
+
+
+class Pieces(Tokenizer):
+    """The longest piece of bytes that fits, whether or not it ends with a character.
+
+    A document is framed as `gpt2` frames it, with a space on each side.
+    """
+
+    pieces = tuple(
+        [bytes([i]) for i in range(256)]
+        + [b" \xd0", b"\xd0\xb8\xd0", b"\x97\xa5", b"\xf0\x9f", b"\x98\x80 ", b"the", b" th", b"  "]
+        + ["日本".encode(), "и 日".encode(), b"\xef\xbf", b"\xbd\xef", b"e\n", b". "]
+    )
+    bos_id, end_id, pad_id = len(pieces), len(pieces) + 1, len(pieces) + 2
+    vocab_size = len(pieces) + 3
+
+    def encode(self, text):
+        data, ids = text.encode(), []
+        while data:
+            best = max((p for p in self.pieces if data.startswith(p)), key=len)
+            ids.append(self.pieces.index(best))
+            data = data[len(best) :]
+        return ids
+
+    def encode_documents(self, texts):
+        return super().encode_documents([f" {text} " for text in texts])
+
+    def decode(self, ids):
+        known = (self.pieces[i] for i in ids if i < len(self.pieces))
+        return b"".join(known).decode(errors="replace")
+
+    def save(self, directory):
+        (directory / "pieces.json").write_text("{}")
+
+    @classmethod
+    def load(cls, directory):
+        return cls()
+
+
+def test_bytes_of_text_are_exact_wherever_a_cut_falls():
+    """Also beside real U+FFFD, which a cut character looks like once it is decoded."""
+    rng = random.Random(228)
+    for round_ in range(12):
+        texts = [
+            "x" + "".join(rng.choices("the и я 日本😀é\ufffd\ufffd\n.", k=rng.randint(8, 60))) + "x"
+            for _ in range(40)
+        ]
+        Path("train.txt").write_text(f"\n{END}\n".join(texts), "utf-8")
+        texts, _ = documents_of(Path("train.txt").read_bytes())
+        longest = rng.randint(3, 24)
+        shortest = rng.randint(2, longest)
+        lengths = {"max_sample_length": longest, "min_sample_length": shortest}
+        directory = prepared(
+            {"train": "train.txt", "valid": "train.txt"}, Pieces, name=str(round_), **lengths
+        )
+        expected = 0
+        for text in texts:
+            ids = [Pieces.bos_id, *Pieces().encode(f" {text} "), Pieces.end_id]
+            kept = [i for s in samples_of([ids], longest, shortest) for i in s]
+            data = b"".join(Pieces.pieces[i] for i in kept if i < len(Pieces.pieces))
+            # The space before the text is none of it, nor is the one behind it if that is kept.
+            expected += max(len(data) - 1 - (data == f" {text} ".encode()), 0)
+        assert described(directory)["number_of_train_bytes"] == expected
+
+
+class Lossy(Pieces):
+    """Keeps lower case alone."""
+
+    lossy = True
+
+    def encode(self, text):
+        return super().encode(text.lower())
+
+
+def test_bytes_of_a_lossy_tokenizer_are_an_estimate():
+    write_documents(60)
+    directory = prepared(tokenizer=Lossy, max_sample_length=16, min_sample_length=8)
+    total = sum(len(text.encode()) for text in documents_of(Path("train.txt").read_bytes())[0])
+    table = described(directory)
+    counted = table["number_of_train_bytes"] + table["number_of_valid_bytes"]
+    assert 0.7 * total < counted < total
+
+
+class Large(Pieces):
+    """Has ids above 65,535."""
+
+    bos_id, end_id, pad_id = 65_536, 65_537, 65_538
+    vocab_size = 65_539
+
+
+class Largest16(Pieces):
+    """Has the largest id that fits 16 bits, and no larger one."""
+
+    bos_id, end_id, pad_id = 65_533, 65_535, 65_534
+    vocab_size = 65_536
+
+
+@pytest.mark.parametrize(("cls", "dtype"), [(Large, "uint32"), (Largest16, "uint16")])
+def test_a_larger_vocabulary_has_wider_ids(cls, dtype):
+    write_documents(30)
+    directory = prepared(tokenizer=cls)
+    corpus = np.load(directory / "train/corpus.npy", mmap_mode="r")
+    assert corpus.dtype == dtype
+    assert corpus.max() == cls.end_id
+    assert (corpus == cls.end_id).sum() == described(directory)["number_of_train_documents"]
+
+
+class Wrong(Pieces):
+    """Says that it has fewer ids than it has."""
+
+    bos_id, end_id, pad_id = 65_536, 65_537, 65_538
+
+
+def test_an_id_beyond_the_vocabulary_is_never_written_as_another():
+    write_documents(30)
+    with pytest.raises(OverflowError, match="does not fit uint16"):
+        prepared(tokenizer=Wrong)
+    assert left() == []
+
+
+def test_a_document_of_gpt2_has_spaces_and_control_ids_around_it():
+    """The predecessor's framing: [DOC_START] + ids(" " + text + " ") + [DOC_END]."""
+    offer = registry().find("tokenizer", "gpt2")
+    if offer.missing():
+        pytest.skip(f"needs {offer.missing()}")
+    write_documents(40, extra="a text with [DOC_END], [DOC_START] and <|endoftext|> in it")
+    documents = {"train": "train.txt", "valid": "train.txt"}
+    lengths = {"max_sample_length": 16, "min_sample_length": 6}
+    try:
+        directory = prepared(documents, "gpt2", **lengths)
+    except UserError as error:
+        pytest.skip(str(error))
+    vocabulary = json.loads((directory / "tokenizer/tokenizer.json").read_bytes())["model"]["vocab"]
+    pieces = {number: to_bytes(token) for token, number in vocabulary.items()}
+    tokenizer = load_tokenizer(directory, json.loads((directory / "fst.json").read_bytes()))
+    texts, _ = documents_of(Path("train.txt").read_bytes())
+    expected, text_bytes = [], 0
+    for text in texts:
+        ids = tokenizer.encode(f" {text} ")
+        assert b"".join(pieces[i] for i in ids) == f" {text} ".encode()
+        assert max(ids) < 50_256
+        samples = samples_of([[50_257, *ids, 50_258]], 16, 6)
+        expected += samples
+        kept = b"".join(pieces[i] for s in samples for i in s if i < 50_257)
+        text_bytes += max(len(kept) - 1 - (kept == f" {text} ".encode()), 0)
+    opened = Dataset.open(directory)
+    assert [sample.tolist() for sample in opened.train] == expected
+    assert opened.train.text_bytes == text_bytes
+    assert opened.train.corpus.dtype == np.uint16
+    assert described(directory)["tokenizer_cls_name"] == "GPT2Tokenizer"
+
+
+@cache
+def byte_of_character():
+    """GPT-2 writes a byte as the character of its code if that is visible, else as one above 255."""
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = (b for b in range(256) if b not in visible)
+    return {chr(b): b for b in visible} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def to_bytes(token):
+    return bytes(byte_of_character().get(c, 0) for c in token)
+
+
+# held-out documents
+
+
+def write_documents(count, extra=""):
+    rng = random.Random(228)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(5, 40))) for _ in range(count)]
+    Path("train.txt").write_text(f"\n{END}\n".join([*texts, extra]), "utf-8")
+
+
+def texts_of(samples):
+    """The documents in samples that hold each of them whole."""
+    return [bytes(i for i in sample if i < 256).decode() for sample in samples]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize("seed", [1, 2, 2**62])
+def test_documents_are_held_out_by_a_hash_of_seed_and_index(seed, share):
+    write_documents(80)
+    texts, _ = documents_of(Path("train.txt").read_bytes())
+    opened = Dataset.open(prepared(seed=seed, valid_share=share, max_sample_length=4_000))
+    chances = [uniform(seed, index) for index in range(len(texts))]
+    held = {i for i, chance in enumerate(chances) if chance < share} or {np.argmin(chances)}
+    assert texts_of(opened.valid) == [t for i, t in enumerate(texts) if i in held]
+    assert texts_of(opened.train) == [t for i, t in enumerate(texts) if i not in held]
+
+
+def test_of_two_documents_one_is_held_out():
+    for seed in range(5):
+        Path("train.txt").write_text(f"the first document\n{END}\nthe second document")
+        opened = Dataset.open(prepared(seed=seed))
+        texts = [*texts_of(opened.train), *texts_of(opened.valid)]
+        assert sorted(texts) == ["the first document", "the second document"]
+
+
+def test_a_single_document_is_cut_at_a_line_end():
+    rng = random.Random(228)
+    lines = [" ".join(rng.choices(WORDS, k=8)) for _ in range(100)]
+    Path("train.txt").write_text("\n".join(lines), "utf-8")
+    opened = Dataset.open(prepared(valid_share=0.1, max_sample_length=100_000))
+    (train,), (valid,) = texts_of(opened.train), texts_of(opened.valid)
+    assert f"{train}\n{valid}".split("\n") == lines
+    assert len(valid) / len(train + valid) == pytest.approx(0.1, abs=0.01)
+
+
+SMALL = {
+    "a line": "To be, or not to be, that is the question.",
+    "a short last line": "A line of some words\nand another one of them\nand more of it\nend",
+    "lines": "\n".join(f"line {n}" for n in range(12)),
+    "Japanese": "日本語の文章はスペースを使いません。",
+    "documents of a line": f"\n{END}\n".join(["So be it, said he, and went."] * 4),
+}
+SMALL_FOR_BYTES = {
+    "no spaces": "abcdefgh" * 10,
+    "blank lines": "one line\n\n\n\nanother line\n\n\n",
+    "short documents among others": f"\n{END}\n".join([*"abcdefgh", *["long enough"] * 8]),
+}
+CASES = [(use, name) for use in ("bytes", "bpe", "gpt2") for name in SMALL]
+CASES += [("bytes", name) for name in SMALL_FOR_BYTES]
+
+
+@pytest.mark.parametrize(("use", "name"), CASES)
+def test_one_small_file_works(use, name):
+    if registry().find("tokenizer", use).missing():
+        pytest.skip("needs tokenizers")
+    Path("train.txt").write_text((SMALL | SMALL_FOR_BYTES)[name], "utf-8")
+    for seed in range(3):
+        opened = Dataset.open(prepared(tokenizer=use, seed=seed))
+        for samples in (opened.train, opened.valid):
+            assert len(samples) > 0
+            assert samples.text_bytes > 0
+
+
+def test_more_is_held_out_where_a_share_makes_no_sample():
+    lines = []
+    Path("train.txt").write_text("word " * 20)
+    run_stages(pipeline(valid_share=0.01), "prepare", lines.append)
+    assert "prepare: holds out 0.08 of the text: less makes no sample" in lines
+
+
+# same seed, same bytes
+
+AGAIN = """
+import sys
+from pathlib import Path
+from fst_core.pipeline.pipeline import load_pipeline
+from fst_core.pipeline.stages import run_stages
+run_stages(load_pipeline(Path("pipeline.toml")), "prepare", lambda line: None)
+"""
+
+
+@pytest.mark.parametrize("use", ["bytes", "bpe"])
+def test_the_same_seed_gives_the_same_bytes_in_another_process(work, use):
+    if registry().find("tokenizer", use).missing():
+        pytest.skip("needs tokenizers")
+    write_documents(200)
+    tokenizer = {"use": use, **({"vocab_size": 400} if use == "bpe" else {})}
+    first = produced(prepared(tokenizer=tokenizer))
+    assert {name.partition("/")[0] for name in first} == {
+        "description.json",
+        "tokenizer",
+        "train",
+        "valid",
+    }
+    size = "vocab_size = 400\n" if use == "bpe" else ""
+    for hash_seed in ("0", "1"):
+        elsewhere = work / f"elsewhere-{hash_seed}"
+        elsewhere.mkdir()
+        (elsewhere / "train.txt").write_bytes(Path("train.txt").read_bytes())
+        (elsewhere / "pipeline.toml").write_text(
+            '[run]\nname = "corpus"\n[documents]\nuse = "delimited"\ntrain = "train.txt"\n'
+            f'[tokenizer]\nuse = "{use}"\n{size}'
+        )
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        subprocess.run([sys.executable, "-c", AGAIN], check=True, cwd=elsewhere, env=environment)
+        assert produced(elsewhere / "data/datasets/corpus/1") == first
+
+
+def test_another_seed_gives_other_bytes():
+    write_documents(200)
+    first, second = prepared(seed=1), prepared(seed=2)
+    assert (first.name, second.name) == ("1", "2")
+    assert (first / "train/corpus.npy").read_bytes() != (second / "train/corpus.npy").read_bytes()
+
+
+def test_documents_in_many_batches_are_the_same_documents(monkeypatch):
+    write_documents(100)
+    first = produced(prepared())
+    monkeypatch.setattr("fst_core.pipeline.prepare._BATCH_CHARACTERS", 100)
+    assert produced(prepared(root="others"))["train/corpus.npy"] == first["train/corpus.npy"]
+
+
+# what is there already
+
+
+def test_an_equal_dataset_is_used_again_and_not_touched():
+    write_documents(30)
+    first = prepared()
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    lines = []
+    assert run_stages(pipeline(), "prepare", lines.append).dataset == first
+    assert lines == [f"prepare: up to date: {first}"]
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
+def test_a_change_makes_the_next_and_leaves_the_old_one():
+    write_documents(30)
+    first = prepared()
+    before = produced(first)
+    assert prepared(max_sample_length=32) == first.with_name("2")
+    write_documents(31)
+    assert prepared() == first.with_name("3")
+    assert produced(first) == before
+    assert prepared(max_sample_length=32) == first.with_name("4")
+    write_documents(30)
+    assert prepared() == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"max_sample_length": 32}, "dataset.max_sample_length: 256 -> 32"),
+        ({"min_sample_length": 9}, "dataset.min_sample_length: 8 -> 9"),
+        ({"valid_share": 0.25}, "dataset.valid_share: 0.05 -> 0.25"),
+        ({"seed": 7}, "run.seed: 228 -> 7"),
+        (
+            {"documents": {"train": "train.txt", "end_of_document": "***"}},
+            f"documents.end_of_document: '{END}' -> '***'",
+        ),
+        ({"tokenizer": Pieces}, "tokenizer.use: 'bytes/bytes' -> 'own/own'"),
+    ],
+)
+def test_what_changed_is_named(changes, reason):
+    write_documents(30)
+    first = prepared()
+    plan = plan_prepare(pipeline(**changes))
+    assert (plan.action, plan.directory) == ("make", first.with_name("2"))
+    assert plan.reasons == (f"changed since 1: {reason}",)
+
+
+def test_documents_that_changed_are_named():
+    write_documents(30)
+    prepared()
+    write_documents(31)
+    (reason,) = plan_prepare(pipeline()).reasons
+    assert re.fullmatch(
+        r"changed since 1: documents\.train\.content: [0-9a-f]{12} -> [0-9a-f]{12}", reason
+    )
+
+
+def test_a_damaged_dataset_is_not_used_and_not_removed():
+    write_documents(30)
+    first = prepared()
+    (first / "train/corpus.npy").write_bytes(b"")
+    plan = plan_prepare(pipeline())
+    assert plan.action == "make"
+    assert plan.reasons[0].startswith(f"not used: {first / 'train/corpus.npy'}: 0 bytes long")
+    assert prepared() == first.with_name("2")
+    assert (first / "train/corpus.npy").read_bytes() == b""
+
+
+def test_a_manifest_without_a_fingerprint_is_not_used():
+    write_documents(30)
+    path = prepared() / "fst.json"
+    said = json.loads(path.read_bytes())
+    del said["fields"]
+    path.write_text(json.dumps(said))
+    assert plan_prepare(pipeline()).reasons == (
+        f"not used: {path.parent}: fst.json does not say fields",
+    )
+
+
+# a dataset that is named
+
+
+def named(path, **tables):
+    made = {"dataset": {"path": str(path), **tables.pop("dataset", {})}, **tables}
+    return run_stages(check_pipeline("pipeline.toml", made), "prepare", lambda _: None).dataset
+
+
+def test_a_named_dataset_is_used_as_it_is():
+    write_documents(30)
+    made = prepared()
+    moved = made.rename("elsewhere")
+    Path("train.txt").unlink()
+    assert named(moved) == moved
+    documents = {"use": "delimited", "train": "train.txt"}
+    assert named(moved, documents=documents, tokenizer={"use": "bytes"}) == moved
+    assert named(moved, dataset={"max_sample_length": 256}) == moved
+
+
+def test_a_named_dataset_that_was_made_from_something_else_is_refused():
+    write_documents(30)
+    made = prepared(max_sample_length=32)
+    other = {"use": "delimited", "train": ["other.txt"], "strip_lines": False}
+    with pytest.raises(ArtefactError) as raised:
+        named(made, documents=other, dataset={"max_sample_length": 64})
+    assert str(raised.value).split("\n  ") == [
+        f"{made}: made from something else:",
+        "dataset.max_sample_length: 32 -> 64",
+        "documents.strip_lines: True -> False",
+        "documents.train: ['train.txt'] -> ['other.txt']",
+    ]
+    with pytest.raises(ArtefactError, match=r"tokenizer\.use: 'bytes/bytes' -> 'gpt2/bpe'"):
+        named(made, tokenizer={"use": "bpe"})
+    with pytest.raises(ArtefactError, match="no such directory"):
+        named("nothing")
+
+
+# what cannot be done
+
+
+class Broken(Reader):
+    """Fails half way."""
+
+    def splits(self):
+        return ("train", "valid")
+
+    def read(self, split):
+        for number in range(2_000):
+            yield Document(text=f"document number {number} of many", source=f"broken:{number}")
+            if split == "valid" and number == 1_000:
+                raise RuntimeError("the reader is broken")
+
+    def fingerprint(self, split):
+        return "same"
+
+
+def test_a_reader_that_fails_half_way_leaves_nothing(monkeypatch):
+    monkeypatch.setattr("fst_core.pipeline.prepare._BATCH_CHARACTERS", 1_000)
+    made = dataclasses.replace(pipeline(), documents=own("reader", Broken))
+    with pytest.raises(RuntimeError, match="the reader is broken"):
+        run_stages(made, "prepare", lambda _: None)
+    assert left() == []
+
+
+def test_bytes_that_are_not_text_are_told_with_their_place_and_leave_nothing():
+    write_documents(30)
+    data = Path("train.txt").read_bytes()
+    Path("valid.txt").write_bytes(data + b"\n\xff")
+    with pytest.raises(DocumentError, match=rf"valid\.txt: not UTF-8 at byte {len(data) + 1}"):
+        prepared({"train": "train.txt", "valid": "valid.txt"})
+    assert left() == []
+
+
+@pytest.mark.parametrize("text", ["", "\n", f"{END}\n  \n{END}\n", "\ufeff"])
+def test_an_empty_corpus_is_an_error(text):
+    Path("train.txt").write_text(text, "utf-8")
+    with pytest.raises(
+        UserError, match=r"pipeline\.toml \[documents\]: .* no document to train on"
+    ):
+        prepared()
+    assert left() == []
+    write_documents(3)
+    Path("valid.txt").write_text(text, "utf-8")
+    with pytest.raises(UserError, match="no document to validate on"):
+        prepared({"train": "train.txt", "valid": "valid.txt"})
+
+
+def test_documents_that_are_all_too_short_are_an_error():
+    Path("train.txt").write_text(f"\n{END}\n".join("abcde"))
+    with pytest.raises(UserError) as raised:
+        prepared()
+    assert re.fullmatch(
+        r"pipeline\.toml \[dataset\]: no document to train on \(of [1-4]\) has "
+        r"min_sample_length = 8 ids\. Lower it, or add documents\.",
+        str(raised.value),
+    )
+    assert left() == []
+
+
+def test_a_missing_file_is_told_before_anything_is_made():
+    with pytest.raises(DocumentError, match=r"train\.txt: no such file"):
+        prepared()
+    assert not Path("data").exists()
+
+
+def test_another_run_on_the_same_output_is_refused():
+    write_documents(30)
+    with (
+        locked(Path("data/datasets/corpus")),
+        pytest.raises(UserError, match=r"another run works on it \(lock .*\.lock\)") as raised,
+    ):
+        prepared()
+    assert raised.value.exit_status == 2
+    assert prepared().is_dir()
+
+
+FULL = (
+    """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+"""
+    + AGAIN.replace("run_stages(", "try:\n    run_stages(")
+    + """
+except OSError as error:
+    sys.exit(f"refused: {error.strerror}")
+"""
+)
+
+
+@posix
+def test_a_full_disk_leaves_nothing():
+    """Files may have 20,000 bytes here, so that a write fails half way as on a full disk."""
+    write_documents(1_000)
+    Path("pipeline.toml").write_text(
+        '[run]\nname = "corpus"\n[documents]\nuse = "delimited"\ntrain = "train.txt"\n'
+        '[tokenizer]\nuse = "bytes"\n'
+    )
+    command = [sys.executable, "-W", "error", "-c", FULL]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stderr) == (1, "refused: File too large\n")
+    assert left() == []
+    assert prepared().name == "1"
+
+
+# killed
+
+KILLED = '''
+"""Kills a child at every operation on files, then at random moments; its parent looks at what is left."""
+import json, os, random, shutil, signal, sys, time
+from pathlib import Path
+from fst_core.artefacts import verify
+from fst_core.dataset import Dataset
+from fst_core.pipeline.pipeline import check_pipeline
+from fst_core.pipeline.prepare import plan_prepare, prepare
+
+FILES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
+ROOT = Path("data/datasets/corpus")
+pipeline = check_pipeline("pipeline.toml", json.loads(sys.argv[1]))
+
+def make():
+    return prepare(pipeline, plan_prepare(pipeline), lambda _: None).directory
+
+def produced(directory):
+    return {str(p.relative_to(directory)): p.read_bytes()
+            for p in directory.rglob("*") if p.is_file() and p.name != "fst.json"}
+
+def child(wait=None, operation=None):
+    """Return whether a child was killed, after some seconds or at an operation, before it was done."""
+    pid = os.fork()
+    if not pid:
+        counted = 0
+        def audit(event, arguments):
+            nonlocal counted
+            if event in FILES:
+                counted += 1
+                if counted == operation:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(audit)
+        make()
+        os._exit(0)
+    if wait is not None:
+        time.sleep(wait)
+        os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+def check():
+    """What a killed child left is nothing or whole; another run makes it whole, and cleans up."""
+    there = (ROOT / "1").exists()
+    if there:
+        verify(ROOT / "1")
+        Dataset.open(ROOT / "1")
+    assert make() == ROOT / "1"
+    assert produced(ROOT / "1") == expected
+    assert there or sorted(p.name for p in ROOT.iterdir()) == [".lock", "1"]
+    shutil.rmtree(ROOT)
+    return there
+
+begun = time.perf_counter()
+expected = produced(make())
+took = time.perf_counter() - begun
+shutil.rmtree(ROOT)
+operations, published = 0, 0
+while child(operation=operations + 1):
+    operations += 1
+    published += check()
+check()
+rng = random.Random(228)
+timed = 0
+for _ in range(8):
+    timed += child(wait=rng.uniform(0, took))
+    check()
+print(json.dumps([operations, published, timed]))
+'''
+
+
+@posix
+def test_a_killed_run_leaves_nothing_or_all_and_the_next_one_gives_the_same_bytes():
+    write_documents(300)
+    tables = {
+        "run": {"name": "corpus"},
+        "documents": {"use": "delimited", "train": "train.txt"},
+        "tokenizer": {"use": "bytes"},
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(tables)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    operations, published, timed = json.loads(done.stdout)
+    assert operations > 20  # it was killed at each of them
+    assert 0 < published < operations  # before the dataset was there, and after
+    assert timed > 0
+
+
+TWO = """
+import json, os, sys
+from pathlib import Path
+from fst_core.errors import UserError
+from fst_core.pipeline.pipeline import check_pipeline
+from fst_core.pipeline.prepare import plan_prepare, prepare
+pipeline = check_pipeline("pipeline.toml", json.loads(sys.argv[1]))
+plan = plan_prepare(pipeline)
+children = []
+for _ in range(3):
+    pid = os.fork()
+    if not pid:
+        try:
+            prepare(pipeline, plan, lambda _: None)
+        except UserError as error:
+            sys.stderr.write(f"{error}\\n")
+            os._exit(error.exit_status)
+        os._exit(0)
+    children.append(pid)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]))
+"""
+
+
+@posix
+def test_of_runs_at_the_same_time_one_makes_the_dataset():
+    write_documents(300)
+    for number in range(3):
+        tables = {
+            "run": {"name": f"corpus{number}"},
+            "documents": {"use": "delimited", "train": "train.txt"},
+            "tokenizer": {"use": "bytes"},
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", TWO, json.dumps(tables)],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        assert sorted(json.loads(done.stdout)) == [0, 2, 2]
+        assert all("another run" in line for line in done.stderr.splitlines())
+        assert verify(Path(f"data/datasets/corpus{number}/1"))
