@@ -1,0 +1,107 @@
+"""The forward pass: ids in, the next ids' logits out."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fst_engine.cache import SlotCache
+
+__all__ = ["Forward", "attention_limits"]
+
+_FULL: Final = "full_attention"
+_SLIDING: Final = "sliding_attention"
+
+
+class Forward:
+    """Calls a module as those of `transformers` are called, wherever it is at that moment."""
+
+    def __init__(
+        self, module: torch.nn.Module, vocab_size: int, *, supports_cache: bool = True
+    ) -> None:
+        self.module = module
+        self.supports_cache = supports_cache
+        self._vocab_size = vocab_size
+        known = inspect.signature(module.forward).parameters
+        # `transformers` 5.24 calls `cache` what it, and others, called `past_key_values` before.
+        self._cache_name = "cache" if "cache" in known else "past_key_values"
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+
+    def __call__(self, ids: Sequence[Sequence[int]], cache: SlotCache | None) -> torch.Tensor:
+        """Compute equally many new ids of each row.
+
+        Args:
+            ids: (B, T), those that follow what the cache holds.
+            cache: the rows' keys and values, which this adds to; None: `ids` are all there is.
+
+        Returns:
+            (B, vocab_size) float32: the logits of the id after the last.
+        """
+        device, dtype = self.device, self.dtype
+        arguments: dict[str, Any] = {"use_cache": False}
+        if cache is not None:
+            positions, visible = cache.begin(len(ids[0]), device)
+            hidden = torch.zeros(visible.shape, dtype=dtype, device=device)
+            arguments = {
+                "position_ids": positions,
+                "attention_mask": hidden.masked_fill_(~visible, -torch.inf)[:, None],
+                self._cache_name: cache,
+                "use_cache": True,
+            }
+        # Not inference mode: a buffer that the module makes here may take part in its training.
+        with _evaluating(self.module), torch.no_grad():
+            output = self.module(
+                input_ids=torch.tensor(ids, device=device), **arguments, **self._options
+            )
+        if cache is not None:
+            cache.commit()
+        logits: torch.Tensor = output.logits[:, -1, : self._vocab_size].float()
+        # Samplers compute in float64 too, which MPS has not.
+        return logits.cpu() if device.type == "mps" else logits
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the module computes in."""
+        floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return next(floating, torch.float32)
+
+
+def attention_limits(
+    module: torch.nn.Module, context_length: int, *, supports_cache: bool
+) -> tuple[int, bool]:
+    """Return up to which length our cache and mask say all of a module's attention, and if they can.
+
+    Within its window, sliding attention is full attention; recurrent layers have no keys and values.
+    """
+    config = getattr(module, "config", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not kinds <= {_FULL, _SLIDING}:
+        supports_cache = False
+    window = getattr(config, "sliding_window", None)
+    if supports_cache and window and kinds != {_FULL}:
+        context_length = min(context_length, window)
+    return context_length, supports_cache
+
+
+@contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and each part back into its own."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -1,0 +1,49 @@
+"""A row: one request inside the scheduler, which knows ids only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fst_core.errors import FstError
+    from fst_core.generation import FinishReason, Logprob
+
+__all__ = ["Fault", "Row", "Token"]
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """A request's ids, and how to go on."""
+
+    ids: list[int]
+    """The prompt, then what was generated."""
+    prompt_length: int
+    max_length: int
+    """How many ids there are at most, prompt included."""
+    seed: int
+    parameters: tuple[Any, ...]
+    """For each sampler its Settings, with the fields that the request overrides."""
+    logprobs: int | None = None
+    """How many most likely ids to report; None: no log probabilities."""
+    ticket: int = -1
+    """The scheduler's number, by which earlier rows go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a step generated for a row."""
+
+    row: Row
+    id: int
+    logprob: Logprob | None
+    finish_reason: FinishReason | None
+    """Set if the row is complete, and has left the scheduler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a row failed; it has left the scheduler."""
+
+    row: Row
+    error: FstError

@@ -1,0 +1,198 @@
+"""The scheduler: which requests compute together, step by step."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from fst_core.errors import FstError
+from fst_engine.cache import SlotCache
+from fst_engine.row import Fault, Token
+from fst_engine.sampling import failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fst_core.generation import FinishReason
+    from fst_engine.forward import Forward
+    from fst_engine.row import Row
+    from fst_engine.sampling import Sampling
+
+__all__ = ["Scheduler"]
+
+LEAST: Final = 32
+"""A forward pass costs about as much as this many ids: it reads all weights."""
+
+
+class Scheduler:
+    """Runs rows in one batch, which they join and leave at every step; first come, first served.
+
+    A step generates one token for each running row, then reads some ids of new prompts, so that
+    running rows never wait for a long one. When keys and values no longer fit into memory, the
+    youngest rows go back to the head of the line, and are read again later: what a row generates
+    does not depend on it. Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        sampling: Sampling,
+        *,
+        end_id: int,
+        max_running: int,
+        prefill_chunk: int,
+        cache_bytes: float,
+    ) -> None:
+        self.waiting: deque[Row] = deque()
+        self.running: list[Row] = []
+        self.cache = SlotCache()
+        """Of the running rows, in their order."""
+        self._forward = forward
+        self._sampling = sampling
+        self._end_id = end_id
+        self._max_running = max_running
+        self._prefill_chunk = prefill_chunk
+        self._cache_bytes = cache_bytes
+        self._tickets = count()
+        self._entering: tuple[Row, SlotCache | None] | None = None
+        """The row whose prompt is being read, and its own cache until it joins."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.waiting or self.running or self._entering)
+
+    def submit(self, row: Row) -> None:
+        """Put a row at the end of the line."""
+        row.ticket = next(self._tickets)
+        self.waiting.append(row)
+
+    def cancel(self, row: Row) -> None:
+        """Forget a row, wherever it is."""
+        if self._entering and row is self._entering[0]:
+            self._entering = None
+        elif row in self.running:
+            self._leave(self.running.index(row))
+        elif row in self.waiting:
+            self.waiting.remove(row)
+
+    def step(self) -> list[Token | Fault]:
+        """Do one step, and return what came of it: at most one token or fault a row."""
+        return [*self._decode(), *self._prefill()]
+
+    def _decode(self) -> list[Token | Fault]:
+        """Generate a token for each running row."""
+        self._make_room()
+        rows = list(self.running)
+        if not rows:
+            return []
+        try:
+            if self._forward.supports_cache:
+                logits = self._forward([row.ids[-1:] for row in rows], self.cache)
+            else:
+                logits = torch.cat([self._forward([row.ids], None) for row in rows])
+        except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
+            return self._tell_apart(error)
+        outcomes = self._choose(rows, logits)
+        for index in reversed(range(len(rows))):
+            if _ended(outcomes[index]):
+                self._leave(index)
+        return outcomes
+
+    def _prefill(self) -> list[Token | Fault]:
+        """Read ids of new prompts; those that are read to the end generate their first token and join."""
+        outcomes: list[Token | Fault] = []
+        budget = self._prefill_chunk
+        while budget >= LEAST and (entering := self._next()):
+            row, cache = entering
+            begin, end = _portion(row, cache, budget)
+            budget -= max(end - begin, LEAST)
+            try:
+                logits = self._forward([row.ids[begin:end]], cache)
+            except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
+                self._entering = None
+                outcomes.append(Fault(row, failure("the model failed", error)))
+                continue
+            if end < len(row.ids):
+                break
+            self._entering = None
+            outcomes += (chosen := self._choose([row], logits))
+            if not _ended(chosen[0]):
+                self.running.append(row)
+                if cache is not None:
+                    self.cache.append(cache)
+        return outcomes
+
+    def _next(self) -> tuple[Row, SlotCache | None] | None:
+        """Return the row whose prompt is to be read now, and its cache."""
+        if self._entering is None and self.waiting and self._has_room(self.waiting[0]):
+            cache = SlotCache([0]) if self._forward.supports_cache else None
+            self._entering = self.waiting.popleft(), cache
+        return self._entering
+
+    def _has_room(self, row: Row) -> bool:
+        if not self.running:
+            return True
+        length = max(len(each.ids) for each in (row, *self.running))
+        needed = self.cache.bytes_for(len(self.running) + 1, length)
+        return len(self.running) < self._max_running and needed <= self._cache_bytes
+
+    def _make_room(self) -> None:
+        """Send the youngest rows back until the others fit; one is always served."""
+        while len(self.running) > 1:
+            longest = max(len(row.ids) for row in self.running)
+            if self.cache.bytes_for(len(self.running), longest) <= self._cache_bytes:
+                return
+            youngest = max(self.running, key=lambda row: row.ticket)
+            self._leave(self.running.index(youngest))
+            self._send_back([youngest])
+
+    def _tell_apart(self, error: Exception) -> list[Token | Fault]:
+        """Fail a row whose forward pass failed; of several, read each anew, alone, to find it."""
+        rows, self.running = self.running, []
+        self.cache.clear()
+        if len(rows) == 1:
+            return [Fault(rows[0], failure("the model failed", error))]
+        self._send_back(rows)
+        return []
+
+    def _send_back(self, rows: Iterable[Row]) -> None:
+        """Put rows that had begun at the head of the line, in the order in which they came."""
+        self.waiting = deque(sorted([*rows, *self.waiting], key=lambda row: row.ticket))
+
+    def _choose(self, rows: Sequence[Row], logits: torch.Tensor) -> list[Token | Fault]:
+        """Draw the next id of each row."""
+        outcomes: list[Token | Fault] = []
+        for row, drawn in zip(rows, self._sampling(logits, rows), strict=True):
+            if isinstance(drawn, FstError):
+                outcomes.append(Fault(row, drawn))
+                continue
+            chosen, logprob = drawn
+            row.ids.append(chosen)
+            reason: FinishReason | None = "length" if len(row.ids) >= row.max_length else None
+            if chosen == self._end_id:
+                reason = "stop"
+            outcomes.append(Token(row, chosen, logprob, reason))
+        return outcomes
+
+    def _leave(self, index: int) -> None:
+        """Take a row out of the batch; the last one takes its place, here as in the cache."""
+        last = self.running.pop()
+        if index < len(self.running):
+            self.running[index] = last
+        if self._forward.supports_cache:
+            self.cache.remove(index)
+
+
+def _portion(row: Row, cache: SlotCache | None, budget: int) -> tuple[int, int]:
+    """Return from where to where a prompt is read in this step; no rest is left that is not worth one."""
+    begin = cache.lengths[0] if cache is not None else 0
+    left = len(row.ids) - begin
+    return begin, begin + (left if cache is None or left < budget + LEAST else budget)
+
+
+def _ended(outcome: Token | Fault) -> bool:
+    return isinstance(outcome, Fault) or outcome.finish_reason is not None
