@@ -93,3 +93,19 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [("demo", "fst run examples/shakespeare/pipeline.toml"), ("test", "python -m pytest")],
+)
+def test_the_readmes_two_commands_do_what_it_says(target, command):
+    assert f"$ make {target}" in README
+    told = subprocess.run(
+        ["make", "--dry-run", target],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.rstrip().endswith(command)

@@ -21,7 +21,10 @@ def finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
 
 def shown(figures: Mapping[str, float | None]) -> str:
     """Return the figures as a line for people; n/a where one has no meaning."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {'n/a' if value is None else format(value, '.5g')}"
-        for name, value in figures.items()
-    )
+    return ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in figures.items())
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.5g}"
