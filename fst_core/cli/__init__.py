@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             # On Windows a pipe or a file gets an old encoding by default; elsewhere the locale's stays.
             stream.reconfigure(encoding="utf-8" if os.name == "nt" else None, errors="replace")
+    # Threads of a matrix product that wait by spinning bring it to a tenth of its speed as soon as
+    # another program wants a core; torch's OpenMP reads this when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
     sys.exit(_status(arguments))
