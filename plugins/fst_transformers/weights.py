@@ -108,7 +108,8 @@ def assemble(
             module, told = _architecture(config, place).from_pretrained(
                 None,
                 config=config,
-                state_dict=dict(weights),
+                # A GGUF's matrices come transposed, and would round otherwise once they are saved.
+                state_dict={name: tensor.contiguous() for name, tensor in weights.items()},
                 dtype=_dtype(weights),
                 ignore_mismatched_sizes=True,  # reported below, in one line
                 output_loading_info=True,
