@@ -31,3 +31,4 @@ def command(directory: Path, overrides: tuple[str, ...]) -> None:
         Path(_FILE).write_text(text, "utf-8", newline="\n")
     click.echo(f"{directory / _FILE} says what is done; edit it and run `fst run` there.", err=True)
     run(Path(_FILE), overrides)
+    click.echo(f"All of it from there: cd {directory}")

