@@ -8,6 +8,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check
 
 demo: $(VENV)/ready
 	$(BIN)/fst run examples/shakespeare/pipeline.toml
+	@echo "These commands lie in $(BIN): first, . $(BIN)/activate"
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

@@ -70,6 +70,13 @@ def names(directory):
 # manifests
 
 
+def test_a_manifest_lists_a_file_of_its_own_name_in_a_folder(work):
+    (work / "tokenizer").mkdir()
+    (work / "tokenizer" / "fst.json").write_text("{}")
+    write_manifest(work, "model")
+    assert read_manifest(work)["files"].keys() == {"tokenizer/fst.json"}
+
+
 def test_a_manifest_lists_every_file_with_its_digest(artefact):
     said = read_manifest(artefact, kind="dataset")
     assert said["files"] == {

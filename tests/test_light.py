@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import time
@@ -202,3 +203,56 @@ def test_the_installed_entry_points_are_those_of_this_tree():
     done = spawn("list-plugins", "--json")
     plugins = {component["plugin"] for component in json.loads(done.out)["components"]}
     assert plugins == project()["entry-points"]["fst"].keys()
+
+
+def test_requirements_exclude_releases_with_known_holes():
+    """Floors: what an earlier release reads or runs is told in the advisories of each project."""
+    floors = {
+        "torch": (2, 10),
+        "transformers": (5, 3),
+        "safetensors": (0, 8),
+        "pytorch-lightning": (2, 6, 6),
+    }
+    extras = project()["optional-dependencies"].values()
+    found = dict.fromkeys(floors, 0)
+    for requirement in {requirement for extra in extras for requirement in extra}:
+        name, at_least, version = requirement.partition(">=")
+        if name in floors:
+            found[name] += 1
+            assert at_least, requirement
+            assert tuple(map(int, version.split("."))) >= floors[name], requirement
+    assert all(found.values())
+
+
+def test_every_constraint_is_an_exact_version_once():
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    assert [
+        line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)
+    ] == []
+    names = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines]
+    assert len(names) == len(set(names))
+    assert {"torch", "transformers", "pytorch-lightning", "pydantic", "click"} <= set(names)
+
+
+NO_NETWORK = """
+import sys
+asked = []
+sys.addaudithook(lambda event, arguments: asked.append(event) if event.startswith("socket.") else None)
+from fst_core.plugins import registry
+for offer in registry().offers:
+    offer.implementation()
+print(len(registry().offers), asked)
+"""
+
+
+def test_importing_every_component_opens_no_socket():
+    done = subprocess.run(
+        [sys.executable, "-c", NO_NETWORK], capture_output=True, text=True, timeout=120, check=True
+    )
+    count, _, asked = done.stdout.strip().partition(" ")
+    assert int(count) >= 16
+    assert asked == "[]"

@@ -243,6 +243,12 @@ def test_a_component_of_a_broken_plugin_names_its_distribution_and_version(with_
     )
 
 
+def test_a_suggestion_and_a_broken_plugin_are_two_sentences(with_fakes):
+    with_fakes("toy", "raises")
+    (line,) = lines('[tokenizer]\nuse = "byte"')
+    assert "unknown tokenizer. Did you mean 'bytes'? Plugin 'raises' of fst-fake-raises" in line
+
+
 def test_a_broken_plugin_that_nothing_names_does_no_harm(with_fakes):
     with_fakes("toy", "raises", "exits")
     assert load_pipeline(written(TOY)).run.name == "poems"

@@ -32,7 +32,7 @@ _LARGEST = 16 * 2**20
 def write_manifest(directory: Path, kind: str, **fields: Any) -> None:
     """Describe a directory: `fields` beside its kind, the versions at work, and its files' digests."""
     files = sorted(
-        path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST
+        path for path in directory.rglob("*") if path.is_file() and path != directory / MANIFEST
     )
     manifest = {
         "schema": SCHEMA,

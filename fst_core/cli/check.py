@@ -36,7 +36,8 @@ def command(pipeline: Path | None, overrides: tuple[str, ...]) -> None:
         if kind is not None
         for part in checked.parts(table)
     ]
-    rows += [("dataset", "", str(checked.datasets)), ("runs", "", str(checked.runs))]
+    dataset = checked.dataset.path or checked.datasets
+    rows += [("dataset", "", str(dataset)), ("runs", "", str(checked.runs))]
     click.echo(f"{checked.file} is ok")
     for line in columns(rows):
         click.echo(printable(f"  {line}"))

@@ -70,9 +70,10 @@ def _table(parameters: tuple[str, ...]) -> dict[str, Any]:
 
 async def _write(engine: Engine, request: Request) -> None:
     assert isinstance(request.prompt, str)
-    click.echo(request.prompt, nl=False)
+    prompt = request.prompt  # written once the engine has taken the request
     async for chunk in engine.stream(request):
-        click.echo(chunk.text, nl=False)
+        click.echo(prompt + chunk.text, nl=False)
         sys.stdout.flush()
+        prompt = ""
     click.echo()
     await engine.close()

@@ -287,8 +287,9 @@ class _Checker:
             offer = registry().find(kind, use)
             cls = offer.settings_class()
         except UnknownComponent:
-            advice = registry().hint(kind, use) or f" {installed}"
-            wrong = f"unknown {kind}.{advice}{registry().broken(use)}"
+            advice, broken = registry().hint(kind, use), registry().broken(use)
+            advice = f"{advice}{broken.removeprefix('.')}" if advice else f" {installed}{broken}"
+            wrong = f"unknown {kind}.{advice}"
             self.problems.append(f"{place} use = {quoted(use)}: {wrong}")
             return None
         except FstError as error:

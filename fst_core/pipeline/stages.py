@@ -85,7 +85,9 @@ def _check(pipeline: Pipeline, until: Stage) -> None:
     """Check what can be known before any work."""
     tables = [] if pipeline.dataset.path is not None else ["documents", "tokenizer"]
     if until != "prepare":
-        tables += ["model", "trainer", "engine"]
+        tables += ["model", "trainer", "sampler", "engine"]
+    if until == "evaluate" and pipeline.evaluators:
+        tables.append("evaluate")
     pipeline.require(*tables)
     if until != "prepare":
         longest = pipeline.dataset.max_sample_length

@@ -12,7 +12,7 @@ from fst_core.artefacts.publish import numbered
 from fst_core.errors import ArtefactError, SettingsError, UserError
 from fst_core.pipeline.pipeline import check_pipeline, load_pipeline
 from fst_core.pipeline.tables import override
-from fst_core.pipeline.train import MODEL
+from fst_core.pipeline.train import MODEL, RUN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,8 @@ def find_target(path: Path, overrides: Sequence[str] = ()) -> Target:
             f"{path}: no such model. Name a directory with {MANIFEST}, or a pipeline file."
         )
     directory = path / MODEL if (path / MODEL / MANIFEST).is_file() else path
+    if (directory / RUN).is_file():
+        raise UserError(f"{path}: a run whose model is not finished. `fst train` goes on with it.")
     return Target(directory, _recorded(directory, overrides))
 
 
@@ -83,15 +85,22 @@ def _newest(runs: Path, file: Path) -> Path:
 def _recorded(directory: Path, overrides: Sequence[str]) -> Pipeline:
     """Return a pipeline that serves a model with the samplers it was watched with in training."""
     manifest = read_manifest(directory, kind="model")
-    tables: dict[str, Any] = {"engine": {"use": "local"}}
-    recorded = manifest.get("components", {}).get("samplers", [])
-    try:
-        tables["sampler"] = [
-            {"use": resolve("sampler", said, str(directory)).address, **said["settings"]}
-            for said in recorded
-        ]
-    except (KeyError, TypeError):
-        raise ArtefactError(f"{directory}: fst.json does not say which samplers it has") from None
+    recorded = manifest.get("components", {}).get("samplers")
+    if not isinstance(recorded, list) or not all(_is_record(said) for said in recorded):
+        raise ArtefactError(f"{directory}: fst.json does not say which samplers it has")
+    samplers = [
+        {"use": resolve("sampler", said, str(directory)).address, **said["settings"]}
+        for said in recorded
+    ]
+    tables: dict[str, Any] = {"engine": {"use": "local"}, "sampler": samplers}
+    for index, sampler in enumerate(samplers):
+        # Another sampler does not inherit the settings of the recorded one.
+        if any(text.startswith(f"sampler.{index}.use=") for text in overrides):
+            sampler.clear()
     if problems := [problem for text in overrides if (problem := override(tables, text))]:
         raise SettingsError("the command line", problems)
     return check_pipeline(str(directory), tables)
+
+
+def _is_record(said: object) -> bool:
+    return isinstance(said, dict) and isinstance(said.get("settings"), dict)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fst_core.pipeline.pipeline import Pipeline
     from fst_core.pipeline.run import Run
 
-__all__ = ["MODEL", "check_lengths", "plan_train", "train"]
+__all__ = ["MODEL", "RUN", "check_lengths", "plan_train", "train"]
 
 MODEL = "model"
 """The folder of a run that holds the exported model."""

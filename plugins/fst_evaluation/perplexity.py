@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from fst_core import Evaluator
 from fst_core.dataset import IGNORED, ordered_batches
+from fst_core.errors import UserError
 
 if TYPE_CHECKING:
     from fst_core.artefacts import LoadedModel
@@ -24,16 +25,19 @@ class PerplexityEvaluator(Evaluator):
 
     Bits per byte compare models of different tokenizers: the summed loss in bits, over the UTF-8
     bytes of the text in the samples. A lossy tokenizer has none.
+
+    Raises:
+        UserError: the device that the settings name is not here.
     """
 
     def __init__(self, settings: PerplexitySettings) -> None:
         self.settings = settings
+        self._device = _device(settings.device)
 
     def evaluate(self, model: LoadedModel, dataset: Dataset) -> dict[str, float | None]:
         """Return `loss` (nats an id), `perplexity` and `bits_per_byte` on the validation split."""
-        device = _device(self.settings.device)
-        module = model.module.to(device)
-        loss, count = _summed_loss(module, dataset.valid, self.settings.batch_size, device)
+        module = model.module.to(self._device)
+        loss, count = _summed_loss(module, dataset.valid, self.settings.batch_size, self._device)
         mean = loss / count if count else math.nan
         bits = loss / math.log(2)
         measured = not model.tokenizer.lossy and dataset.valid.text_bytes > 0
@@ -45,9 +49,16 @@ class PerplexityEvaluator(Evaluator):
 
 
 def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    here = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(name for name, is_here in here.items() if is_here)
+    if not here[name]:
+        raise UserError(f'[[evaluate]] device = "{name}": torch finds none here')
+    return torch.device(name)
 
 
 def _summed_loss(
@@ -63,6 +74,6 @@ def _summed_loss(
             losses = cross_entropy(
                 logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
             )
-            total += losses.double().sum().item()
+            total += losses.cpu().double().sum().item()  # MPS has no float64
             count += int((labels != IGNORED).sum())
     return total, count

@@ -167,6 +167,15 @@ class TrainerArguments(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _validates_sometimes(self) -> Self:
+        every = self.val_check_interval
+        if isinstance(every, int | float) and every <= 0:
+            raise ValueError(
+                f"val_check_interval = {every}: write more than 0; limit_val_batches = 0 validates nothing"
+            )
+        return self
+
     def keywords(self) -> dict[str, Any]:
         """Return the arguments as Lightning takes them."""
         arguments = self.model_dump()

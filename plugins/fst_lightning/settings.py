@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from fst_core import Settings
 from fst_lightning.arguments import TrainerArguments
 
 __all__ = ["LightningSettings"]
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LightningSettings(Settings):
@@ -21,7 +23,7 @@ class LightningSettings(Settings):
     """AdamW's learning rate at the top of its schedule."""
     weight_decay: float = Field(0.1, ge=0, allow_inf_nan=False)
     """AdamW's weight decay, of matrices alone: not of biases, norms and embeddings."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     """How slowly AdamW's means of the gradient and of its square change, each in [0, 1)."""
     num_warmup_steps: int | None = Field(None, ge=0)
     """Steps in which the learning rate rises from 0; by default a tenth of all, at most 100."""

@@ -190,7 +190,9 @@ def test_check_accepts_a_prepared_dataset_in_place_of_documents(fst):
     Path("made").mkdir()
     write_manifest(Path("made"), "dataset")
     Path("pipeline.toml").write_text('[dataset]\npath = "made"')
-    assert fst("check").status == 0
+    done = fst("check")
+    assert (done.status, done.err) == (0, "")
+    assert ["dataset", "made"] in [line.split() for line in done.out.splitlines()]
     write_manifest(Path("made"), "model")
     assert fst("check").err.endswith(", not a dataset\n")
 

@@ -1056,6 +1056,16 @@ def test_wrong_values_are_told_with_their_place():
     assert "max_epochs or max_steps must have a limit" in line
 
 
+@pytest.mark.parametrize("every", [0, -1, 0.0])
+def test_a_validation_every_no_batch_is_refused(every):
+    (line,) = told(lightning={"val_check_interval": every})
+    assert f"val_check_interval = {every}: write more than 0" in line
+
+
+def test_betas_are_shares():
+    assert told(betas=[1.0, 0.9]) == ["[trainer] betas.0 = 1.0: should be less than 1."]
+
+
 def test_a_pipeline_names_all_of_it_at_once():
     with pytest.raises(SettingsError) as wrong:
         load_pipeline(None, ["trainer.use=lightning", "trainer.lightning.gpus=1", "trainer.beta=1"])
