@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["KINDS", "Component"]
+__all__ = ["KINDS", "NAME", "Component"]
 
 KINDS: Final = (
     "reader",
@@ -21,7 +21,8 @@ KINDS: Final = (
 )
 """The kinds of components, in the order in which data meets them."""
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
+"""What names of plugins, of components and of commands match."""
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -47,8 +48,8 @@ class Component:
     """Readers only: the file endings, such as ".pdf", by which a folder's files find it."""
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"component name {self.name!r} does not match {_NAME.pattern}")
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"component name {self.name!r} does not match {NAME.pattern}")
         for string in filter(None, (self.target, self.settings)):
             if not _TARGET.fullmatch(string):
                 raise ValueError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pluggy
 
 from fst_core import hookspecs
-from fst_core.components import KINDS, Component
+from fst_core.components import KINDS, NAME, Component
 from fst_core.errors import (
     AmbiguousComponent,
     MissingDependency,
@@ -57,7 +56,6 @@ DISTRIBUTION = "full-stack-transformer"
 GROUP = "fst"
 """The group of entry points that name hook modules."""
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,8 @@ class Offer:
         """Return the pip line that installs what the component needs."""
         if self.distribution == DISTRIBUTION:
             return f"pip install '{DISTRIBUTION}[{self.plugin}]'"
-        return f"pip install {' '.join(self.missing())}"
+        # The names in `needs` are those of imports; pip knows what the distribution depends on.
+        return f"pip install {self.distribution}"
 
     def require(self) -> None:
         """Check that everything the component needs is installed.
@@ -213,8 +212,8 @@ class Registry:
 
     def add(self, entry: EntryPoint, dist: str, version: str) -> None:
         """Load one plugin, from an entry point of a distribution."""
-        if not _NAME.fullmatch(entry.name):
-            self._problem(entry.name, dist, version, f"its name does not match {_NAME.pattern}")
+        if not NAME.fullmatch(entry.name):
+            self._problem(entry.name, dist, version, f"its name does not match {NAME.pattern}")
             return
         if dist == DISTRIBUTION:
             self._bundled[entry.name] = f"{dist} {version}"

@@ -483,12 +483,12 @@ def test_everything_is_flushed_before_it_appears_and_its_name_after(work, monkey
 
 def test_a_file_is_replaced_whole_or_stays(work, monkeypatch):
     path = work / "a.json"
-    write_whole(path, "old\n")
-    write_whole(path, "new é\n")
+    write_whole(path, b"old\n")
+    write_whole(path, "new é\n".encode())
     assert path.read_bytes() == "new é\n".encode()
     monkeypatch.setattr(publish.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(path, "newer")
+        write_whole(path, b"newer")
     assert path.read_text("utf-8") == "new é\n"
     assert names(work) == ["a.json"]
 

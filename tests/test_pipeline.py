@@ -274,7 +274,7 @@ def test_missing_packages_are_told_with_all_other_problems(with_fakes):
     text = '[run]\nnmae = 1\n[trainer]\nuse = "needy"'
     assert lines(text, needs=True) == [
         "[run] nmae: unknown key. Did you mean 'name'?",
-        "[trainer] trainer 'needy' needs fst_fake_absent. Install it: pip install fst_fake_absent",
+        "[trainer] trainer 'needy' needs fst_fake_absent. Install it: pip install fst-fake-needs",
     ]
 
 
@@ -286,7 +286,7 @@ def test_a_stage_requires_its_tables_and_their_packages(with_fakes):
         pipeline.require("documents", "tokenizer", "trainer")
     assert raised.value.problems == (
         "[tokenizer]: this table is needed.",
-        "[trainer] trainer 'needy' needs fst_fake_absent. Install it: pip install fst_fake_absent",
+        "[trainer] trainer 'needy' needs fst_fake_absent. Install it: pip install fst-fake-needs",
     )
 
 
@@ -409,8 +409,14 @@ def test_a_mutated_pipeline_is_read_or_told_in_short_lines_within_a_second(fst, 
 )
 def test_an_override_sets_one_key(text, expected):
     tables = {}
-    assert override(tables, text) is None
+    override(tables, [text])
     assert tables == expected
+
+
+def test_another_component_does_not_inherit_settings():
+    tables = {"a": {"use": "x", "size": 8}, "b": [{"use": "x", "size": 8}]}
+    override(tables, ["a.depth=1", "a.use=y", "b.0.use='x'"])
+    assert tables == {"a": {"use": "y", "depth": 1}, "b": [{"use": "x", "size": 8}]}
 
 
 def test_overrides_change_what_the_file_says_in_their_order():

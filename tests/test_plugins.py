@@ -309,7 +309,7 @@ def test_a_missing_package_is_told_with_the_line_that_installs_it(with_fakes):
     with pytest.raises(MissingDependency) as raised:
         needy.build(None)
     assert str(raised.value) == (
-        "trainer 'needy' needs fst_fake_absent. Install it: pip install fst_fake_absent"
+        "trainer 'needy' needs fst_fake_absent. Install it: pip install fst-fake-needs"
     )
 
 

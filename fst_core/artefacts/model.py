@@ -73,7 +73,8 @@ def load_model(directory: Path) -> LoadedModel:
         MissingPlugin: it was made with a plugin that is not installed.
     """
     manifest = read_manifest(directory, kind="model")
-    if not isinstance(manifest.get("counts", {}).get("context_length"), int):
+    length = manifest.get("counts", {}).get("context_length")
+    if type(length) is not int or length < 1:
         raise ArtefactError(f"{directory}: fst.json does not say context_length")
     tokenizer = load_tokenizer(directory, manifest)
     model_class: type[Model] = resolve(

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
 
 from fst_core.artefacts.digests import digest_fields
+from fst_core.components import NAME
 from fst_core.errors import ArtefactError, MissingPlugin, UnknownComponent
 from fst_core.plugins import registry, version_of
 
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["record", "resolve"]
 
-_NAME = r"[a-z][a-z0-9-]{0,63}"
 _SAID = {
-    "use": _NAME,
-    "plugin": _NAME,
+    "use": NAME.pattern,
+    "plugin": NAME.pattern,
     "distribution": r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?",
     "version": r"[A-Za-z0-9][A-Za-z0-9.!+_-]{0,98}",
 }

@@ -60,11 +60,11 @@ def publishing(target: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it, so that nobody ever reads half of it."""
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file beside its place and rename it, so that nobody ever reads half of it."""
     beside = path.with_name(f".{path.name}.partial")
     try:
-        beside.write_text(text, "utf-8", newline="\n")
+        beside.write_bytes(content)
         _fsync_file(beside)
         beside.replace(path)
     except BaseException:

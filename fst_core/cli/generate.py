@@ -59,12 +59,10 @@ def command(
 
 
 def _table(parameters: tuple[str, ...]) -> dict[str, Any]:
-    from fst_core.errors import SettingsError
     from fst_core.pipeline.tables import override
 
     table: dict[str, Any] = {}
-    if problems := [problem for text in parameters if (problem := override(table, text, "-P"))]:
-        raise SettingsError("the command line", problems)
+    override(table, parameters, "-P")
     return table
 
 

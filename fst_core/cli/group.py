@@ -7,11 +7,12 @@ an entry point of group `fst.commands`: its name is the command's, its object a 
 
 from __future__ import annotations
 
-import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from fst_core.components import NAME
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -49,8 +50,6 @@ COMMANDS = {
 
 GROUP = "fst.commands"
 """The group of entry points that name commands of plugins."""
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 class Commands(click.Group):
@@ -120,7 +119,7 @@ def _offered() -> list[Source]:
     from fst_core.plugins import sources
 
     found, _ = sources(GROUP)
-    return [s for s in found if _NAME.fullmatch(s.entry.name) and s.entry.name not in _bundled()]
+    return [s for s in found if NAME.fullmatch(s.entry.name) and s.entry.name not in _bundled()]
 
 
 def _load(found: list[Source]) -> click.Command:

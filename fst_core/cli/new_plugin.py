@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fst_core.components import KINDS
+from fst_core.components import KINDS, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,8 +21,6 @@ ABOUT = "about.toml"
 SUFFIX = ".template"
 PACKAGE = "package"
 """The folder among the templates that is named as the import package when written."""
-
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 @click.command("new-plugin")
@@ -89,7 +86,7 @@ def _check_name(kind: str, name: str) -> None:
     from fst_core.errors import UserError
     from fst_core.plugins import DISTRIBUTION, GROUP, registry, sources
 
-    if not _NAME.fullmatch(name) or name.endswith("-"):
+    if not NAME.fullmatch(name) or name.endswith("-"):
         raise UserError(
             f"name {name!r}: write small letters, digits and hyphens, 64 at the most, that begin "
             "with a letter and do not end with a hyphen"

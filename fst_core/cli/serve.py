@@ -41,6 +41,14 @@ def serve(target: Target) -> None:
         UserError: the pipeline has no frontend, or something that one needs is not installed.
         FstError: a frontend failed.
     """
+    from fst_core.errors import UserError
+    from fst_core.plugins import registry
+
+    if not target.pipeline.frontends:
+        known = ", ".join(registry().names("frontend")) or "none"
+        raise UserError(
+            f"{target.directory}: by which frontend? Choose one: -s serve.0.use=NAME. Installed: {known}"
+        )
     target.pipeline.require("serve")
     frontends: list[Frontend] = [part.build() for part in target.pipeline.frontends]
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}

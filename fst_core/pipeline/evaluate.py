@@ -62,7 +62,7 @@ def evaluate(
         return figures
     figures = figures_of(pipeline.evaluators, model, dataset, tell)
     described = {"fingerprint": plan.fingerprint, "fields": plan.fields, "figures": figures}
-    write_whole(plan.directory, json.dumps(described, indent=1) + "\n")
+    write_whole(plan.directory, json.dumps(described, indent=1).encode() + b"\n")
     return figures
 
 

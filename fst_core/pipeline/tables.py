@@ -18,6 +18,7 @@ _LARGEST = 2**18
 """Bytes; nobody writes a longer pipeline by hand."""
 _DEEPEST = 32
 """Levels of tables and arrays inside each other."""
+_CHOOSES = re.compile(r"\s*[\w.-]+\.use\s*=")
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _DOTTED = re.compile(r"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){100}")
 """A key of a hundred parts, on which the parser would take long before its depth could be seen."""
@@ -31,11 +32,9 @@ def read_tables(path: Path | None, overrides: Sequence[str] = ()) -> dict[str, A
         SettingsError: an override leads nowhere.
     """
     tables = {} if path is None else _parse(path)
-    problems = [problem for text in overrides if (problem := override(tables, text))]
-    if not problems and (wrong := _impossible(tables)):
+    override(tables, overrides)
+    if wrong := _impossible(tables):
         raise UserError(f"{path or 'the command line'}: {wrong}")
-    if problems:
-        raise SettingsError("the command line", problems)
     return tables
 
 
@@ -90,11 +89,23 @@ def _impossible(tables: dict[str, Any]) -> str | None:
     return None
 
 
-def override(tables: dict[str, Any], text: str, option: str = "-s") -> str | None:
-    """Set one dotted `key=value` in the tables; return what is wrong with it, if something is.
+def override(tables: dict[str, Any], texts: Sequence[str], option: str = "-s") -> None:
+    """Set each dotted `key=value` in the tables; those that choose a component by `use` come first.
 
-    The value is a TOML value; what is not one is taken as a string, so that a shell needs no quotes.
+    A value is a TOML value; what is not one is taken as a string, so that a shell needs no quotes.
+    Another component than the one that is written does not inherit its settings.
+
+    Raises:
+        SettingsError: one leads nowhere; the message names the option that it was given by.
     """
+    chosen_first = sorted(texts, key=lambda text: not _CHOOSES.match(text))
+    problems = [wrong for text in chosen_first if (wrong := _set(tables, text, option))]
+    if problems:
+        raise SettingsError("the command line", problems)
+
+
+def _set(tables: dict[str, Any], text: str, option: str) -> str | None:
+    """Set one `key=value`; return what is wrong with it, if something is."""
     key, equals, value = text.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -112,6 +123,8 @@ def override(tables: dict[str, Any], text: str, option: str = "-s") -> str | Non
             at = at[int(name)]
         elif isinstance(at, dict):
             if last:
+                if name == "use" and at.get("use", _value(value)) != _value(value):
+                    at.clear()
                 at[name] = _value(value)
             elif name not in at:
                 at[name] = [] if path[depth + 1].isdecimal() else {}

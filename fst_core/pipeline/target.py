@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fst_core.artefacts.manifest import MANIFEST, read_manifest
 from fst_core.artefacts.provenance import resolve
 from fst_core.artefacts.publish import numbered
-from fst_core.errors import ArtefactError, SettingsError, UserError
+from fst_core.errors import ArtefactError, UserError
 from fst_core.pipeline.pipeline import check_pipeline, load_pipeline
 from fst_core.pipeline.tables import override
 from fst_core.pipeline.train import MODEL, RUN
@@ -93,12 +93,7 @@ def _recorded(directory: Path, overrides: Sequence[str]) -> Pipeline:
         for said in recorded
     ]
     tables: dict[str, Any] = {"engine": {"use": "local"}, "sampler": samplers}
-    for index, sampler in enumerate(samplers):
-        # Another sampler does not inherit the settings of the recorded one.
-        if any(text.startswith(f"sampler.{index}.use=") for text in overrides):
-            sampler.clear()
-    if problems := [problem for text in overrides if (problem := override(tables, text))]:
-        raise SettingsError("the command line", problems)
+    override(tables, overrides)
     return check_pipeline(str(directory), tables)
 
 

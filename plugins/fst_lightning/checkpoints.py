@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fst_core.artefacts import publishing, verify, write_manifest
+from fst_core.artefacts.publish import write_whole
 from fst_core.errors import ArtefactError, FstError, UserError
 from fst_core.pipeline.fingerprint import Fingerprint
 from fst_lightning.randomness import Randomness
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["Checkpoint", "Checkpoints", "State", "load_module", "module_tensors", "replace_file"]
+__all__ = ["Checkpoint", "Checkpoints", "State", "load_module", "module_tensors"]
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Checkpoints:
     def finish(self, figures: Mapping[str, float], step: int) -> dict[str, Any]:
         """Record that training is done, and which step's weights it ends with (0: those it began with)."""
         record = {"figures": figures, "step": step, "identity": self.identity.fields}
-        replace_file(self.directory / "finished.json", _json(record))
+        write_whole(self.directory / "finished.json", _json(record))
         return record
 
     def latest(self) -> Checkpoint | None:
@@ -225,16 +225,6 @@ def load_module(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) ->
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a small file that appears whole, in place of an earlier one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _named(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
-from fst_lightning.checkpoints import replace_file
+from fst_core.artefacts.publish import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Record:
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=state.step + 1)
         self._samples = directory / "samples.jsonl"
         if self._samples.is_file():
-            replace_file(self._samples, b"".join(_before(self._samples, state)))
+            write_whole(self._samples, b"".join(_before(self._samples, state)))
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
         """Write the figures of a step."""

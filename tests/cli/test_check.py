@@ -155,7 +155,7 @@ def test_check_tells_everything_at_once(with_fakes, fst):
         "  [tokenizer] vocab_sise: unknown key. Did you mean 'vocab_size'?\n"
         "  [model] use = \"gtp2\": unknown model. Did you mean 'gpt2'?\n"
         "  [trainer] trainer 'needy' needs fst_fake_absent. "
-        "Install it: pip install fst_fake_absent\n"
+        "Install it: pip install fst-fake-needs\n"
         "  [run] seed = 'x': not an integer.\n"
     )
 

@@ -52,7 +52,7 @@ def test_list_plugins_shows_what_is_missing_and_the_line_that_installs_it(with_f
         "fst-fake-needs 1.0",
         "needs fst_fake_absent",
     ]
-    assert out.endswith("\nTo install:\n  pip install fst_fake_absent  for trainer needy\n")
+    assert out.endswith("\nTo install:\n  pip install fst-fake-needs  for trainer needy\n")
 
 
 def test_list_plugins_shows_both_sides_of_a_clash_with_their_addresses(with_fakes, fst):
@@ -90,7 +90,7 @@ def test_list_plugins_as_json_is_complete_and_nothing_else_is_printed():
         "version": "1.0",
         "state": "needs",
         "missing": ["fst_fake_absent"],
-        "remedy": "pip install fst_fake_absent",
+        "remedy": "pip install fst-fake-needs",
         "clashes": [],
         "summary": "Needs a package that does not exist.",
     }
@@ -145,7 +145,7 @@ def test_describe_a_component_without_settings(with_fakes, fst):
 def test_describe_says_what_is_missing(with_fakes, fst):
     with_fakes("needs")
     out = fst("describe", "trainer", "needy").out
-    assert "needs fst_fake_absent. Install it: pip install fst_fake_absent" in out
+    assert "needs fst_fake_absent. Install it: pip install fst-fake-needs" in out
 
 
 def test_describe_an_unknown_component(fst):
@@ -391,7 +391,7 @@ def test_doctor_notes_what_is_missing_and_what_clashes(with_fakes, fst):
     done = fst("doctor", "--json")
     assert done.status == 0
     notes = [f["told"] for f in json.loads(done.out) if f["state"] == "note"]
-    assert "pip install fst_fake_absent  for trainer needy" in notes
+    assert "pip install fst-fake-needs  for trainer needy" in notes
     assert any(note.startswith("reader 'twin' is offered by") for note in notes)
 
 

@@ -370,4 +370,4 @@ def test_serve_ends_when_a_frontend_fails(model):
 def test_serve_needs_a_frontend(model, fst):
     done = fst("serve", model)
     assert (done.status, done.out) == (2, "")
-    assert "[serve]: this table is needed." in done.err
+    assert "by which frontend? Choose one: -s serve.0.use=NAME" in done.err
