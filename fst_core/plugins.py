@@ -57,7 +57,6 @@ GROUP = "fst"
 """The group of entry points that name hook modules."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Offer:
     """A component together with who offers it."""
