@@ -22,7 +22,7 @@ __all__ = ["MANIFEST", "read_manifest", "verify", "write_manifest"]
 
 MANIFEST = "fst.json"
 SCHEMA = 1
-_PACKAGES = ("numpy", "tokenizers", "torch", "transformers", "pytorch-lightning")
+_PACKAGES = ("numpy", "tokenizers", "fastokens", "torch", "transformers", "pytorch-lightning")
 _FIELDS = {"files": dict, "fingerprint": str, "fields": dict, "components": dict, "counts": dict}
 """What a manifest may say that others read, and its type."""
 _LARGEST = 16 * 2**20

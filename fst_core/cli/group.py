@@ -29,6 +29,8 @@ COMMANDS = {
         "train": "Train a model on the dataset.",
         "evaluate": "Measure a model.",
         "generate": "Let a model continue a prompt.",
+        "chat": "Talk with a model.",
+        "bench": "Measure how fast a model generates.",
         "serve": "Serve a model by its frontends.",
     },
     "To write a pipeline": {
@@ -40,6 +42,7 @@ COMMANDS = {
         "list-plugins": "List what is installed, and what is broken.",
         "describe": "Show a component's settings and where it comes from.",
         "inspect": "Show what made a dataset, a model or a run.",
+        "dataset": "Look into a prepared dataset, or verify it.",
         "doctor": "Look for what would keep FST from working here.",
     },
     "To extend it": {

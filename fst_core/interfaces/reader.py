@@ -69,6 +69,10 @@ class Reader(ABC):
             DocumentError: a file is missing.
         """
 
+    def size(self, split: Split) -> int | None:  # noqa: ARG002  # for those that know
+        """Return about how many bytes a split's files have, for progress and disk space; None: unknown."""
+        return None
+
     def dropped(self) -> int:
         """Return how many empty documents the last complete `read` dropped."""
         return 0

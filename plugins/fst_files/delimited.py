@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fst_core import Document
-from fst_files.lines import blocks
+from fst_files.lines import stripped, whole_lines
 from fst_files.patterns import find
 from fst_files.reader import FileReader
 
@@ -40,31 +39,40 @@ class DelimitedReader(FileReader):
 
     def documents(self, name: str, path: Path) -> Iterator[Document]:
         """Yield the documents of one file, empty ones too."""
-        end = self.settings.end_of_document
-        first = before = 1  # the numbers of the document's first line, and of the block's
-        parts: list[str] = []  # of the document: its lines in each block, joined
-        for lines in blocks(path, name, self.chunk_bytes):
-            stripped = list(map(str.strip, lines))
-            kept = stripped if self.settings.strip_lines else lines
+        number = first = 1  # the numbers of the line that comes next, and of the document's first
+        parts: list[str] = []  # of the document: its lines in each block, each with its end
+        for lines in whole_lines(path, name, self.chunk_bytes):
+            block = stripped(lines) if self.settings.strip_lines else lines
             start = 0
-            for at in _places(stripped, end):
-                if at > start:
-                    parts.append("\n".join(kept[start:at]))
-                yield Document(text="\n".join(parts), source=f"{name}:{first}")
-                parts = []
-                start = at + 1
-                first = before + start
-            if start < len(lines):
-                parts.append("\n".join(kept[start:]))
-            before += len(lines)
+            for begin, end in self._ends(block):
+                number += block.count("\n", start, end)
+                parts.append(block[start:begin])
+                yield Document(text=_joined(parts), source=f"{name}:{first}")
+                start, first = end, number
+            number += block.count("\n", start)
+            if start < len(block):
+                parts.append(block[start:])
         if parts:
-            yield Document(text="\n".join(parts), source=f"{name}:{first}")
+            yield Document(text=_joined(parts), source=f"{name}:{first}")
+
+    def _ends(self, block: str) -> Iterator[tuple[int, int]]:
+        """Yield where each line that ends a document begins, and where the line after it does."""
+        mark = self.settings.end_of_document
+        at = block.find(mark)
+        while 0 <= at < len(block):
+            begin = block.rfind("\n", 0, at) + 1
+            end = block.index("\n", at) + 1
+            if block[begin:end].strip() == mark:
+                yield begin, end
+            at = block.find(mark, end)
 
 
-def _places(lines: list[str], line: str) -> Iterator[int]:
-    """Yield each index at which `line` stands."""
-    at = -1
-    with suppress(ValueError):  # it stands nowhere after `at`
-        while True:
-            at = lines.index(line, at + 1)
-            yield at
+def _joined(parts: list[str]) -> str:
+    """Join lines, without the end of the last one, and forget them: a document may be most of the memory."""
+    if not parts[-1]:
+        parts.pop()
+    if parts:
+        parts[-1] = parts[-1][:-1]
+    text = "".join(parts)
+    parts.clear()
+    return text

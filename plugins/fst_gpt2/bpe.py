@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import cached_property
+from heapq import heappop, heappush
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Self
 
 from tokenizers import AddedToken
@@ -14,6 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
 from fst_core import Tokenizer
+from fst_core.chance import uniform
 from fst_core.errors import ArtefactError
 from fst_core.interfaces.tokenizer import frame
 from fst_core.tokenizer_json import TOKENIZER, TokenizerJson
@@ -31,6 +34,10 @@ BOS, END, PAD = CONTROL = ("[DOC_START]", "[DOC_END]", "[PAD]")
 """The control tokens; their ids follow all others, in this order."""
 SPACE: Final = " "
 """What stands on each side of a document's text, so that its first word is like any other."""
+_SEED: Final = 228
+"""Of the sample that a vocabulary is learned from."""
+_LEAST_SHARE: Final = 100_000
+"""Characters that a document may give however small the budget is."""
 
 
 class BpeTokenizer(Tokenizer):
@@ -78,7 +85,7 @@ class BpeTokenizer(Tokenizer):
         )
         pipeline = Pipeline(BPE())
         pipeline.pre_tokenizer = ByteLevel(add_prefix_space=False)
-        pipeline.train_from_iterator(self._beginning(texts), trainer)
+        pipeline.train_from_iterator(self._sample(texts), trainer)
         self._use(byte_level(pipeline.model))
 
     def encode(self, text: str) -> list[int]:
@@ -95,7 +102,8 @@ class BpeTokenizer(Tokenizer):
 
     def encode_documents(self, texts: Sequence[str]) -> FlatIds:
         """Encode texts as they stand in a dataset: control ids and one space on each side."""
-        ids, offsets = self._file.encode_batch([self._spaced(text) for text in texts])
+        normal = [self.normalize(text) for text in texts]
+        ids, offsets = self._file.encode_batch(normal, before=SPACE, after=SPACE)
         return frame(ids, offsets, self.bos_id, self.end_id)
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -130,17 +138,23 @@ class BpeTokenizer(Tokenizer):
         self.vocab_size = vocab_size
         self.bos_id, self.end_id, self.pad_id = range(vocab_size - len(CONTROL), vocab_size)
 
-    def _spaced(self, text: str) -> str:
-        return SPACE + self.normalize(text) + SPACE
+    def _sample(self, texts: Iterable[str]) -> Iterator[str]:
+        """Yield documents whose characters reach the budget, chosen by a hash of their index.
 
-    def _beginning(self, texts: Iterable[str]) -> Iterator[str]:
-        """Yield documents until their characters reach the budget."""
-        left = self._settings.max_chars
-        for text in texts:
-            yield self._spaced(text[:left])
-            left -= len(text)
-            if left <= 0:
-                return
+        All of them, if they fit; no single one gives more than a hundredth of a large budget.
+        """
+        budget = self._settings.max_chars
+        most = min(budget, max(budget // 100, _LEAST_SHARE))
+        kept: list[tuple[float, int, str]] = []  # a heap, the document to give up first
+        total = 0
+        for index, whole in enumerate(texts):
+            text = whole[:most]
+            heappush(kept, (-uniform(_SEED, index), index, text))
+            total += len(text)
+            while total - len(kept[0][2]) >= budget:
+                total -= len(heappop(kept)[2])
+        for _, _, text in sorted(kept, key=itemgetter(1)):
+            yield SPACE + self.normalize(text) + SPACE
 
 
 def byte_level(model: BPE) -> TokenizerJson:

@@ -19,8 +19,8 @@ class BpeSettings(Settings):
     """The number of ids, control ids included; fewer if the documents do not repeat enough."""
     min_frequency: int = Field(2, ge=1)
     """Two tokens become one only if they stand side by side at least this often."""
-    max_chars: int = Field(1_000_000_000, ge=1)
-    """The vocabulary is learned from the first so many characters of the documents."""
+    max_chars: int = Field(100_000_000, ge=1)
+    """The vocabulary is learned from a sample of about so many characters, held in memory."""
 
 
 class GPT2Settings(Settings):

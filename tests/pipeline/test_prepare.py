@@ -7,8 +7,11 @@ import json
 import os
 import random
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from fst_core.artefacts import load_tokenizer, verify
 from fst_core.artefacts.publish import locked
 from fst_core.chance import uniform
 from fst_core.dataset import Dataset
-from fst_core.errors import ArtefactError, DocumentError, UserError
+from fst_core.errors import ArtefactError, DocumentError, FstError, UserError
 from fst_core.pipeline.pipeline import Part, check_pipeline
 from fst_core.pipeline.prepare import plan_prepare
 from fst_core.pipeline.stages import run_stages
@@ -502,7 +505,7 @@ def test_another_seed_gives_other_bytes():
 def test_documents_in_many_batches_are_the_same_documents(monkeypatch):
     write_documents(100)
     first = produced(prepared())
-    monkeypatch.setattr("fst_core.pipeline.prepare._BATCH_CHARACTERS", 100)
+    monkeypatch.setattr("fst_core.pipeline.preparation._BATCH_CHARACTERS", 100)
     assert produced(prepared(root="others"))["train/corpus.npy"] == first["train/corpus.npy"]
 
 
@@ -643,7 +646,7 @@ class Broken(Reader):
 
 
 def test_a_reader_that_fails_half_way_leaves_nothing(monkeypatch):
-    monkeypatch.setattr("fst_core.pipeline.prepare._BATCH_CHARACTERS", 1_000)
+    monkeypatch.setattr("fst_core.pipeline.preparation._BATCH_CHARACTERS", 1_000)
     made = dataclasses.replace(pipeline(), documents=own("reader", Broken))
     with pytest.raises(RuntimeError, match="the reader is broken"):
         run_stages(made, "prepare", lambda _: None)
@@ -864,3 +867,300 @@ def test_of_runs_at_the_same_time_one_makes_the_dataset():
         assert sorted(json.loads(done.stdout)) == [0, 2, 2]
         assert all("another run" in line for line in done.stderr.splitlines())
         assert verify(Path(f"data/datasets/corpus{number}/1"))
+
+
+# fast, in bounded memory
+
+
+def text_of(rng, characters):
+    words = (rng.choice(WORDS) + rng.choice([" ", " ", " ", "\n"]) for _ in range(characters // 4))
+    return "".join(words)
+
+
+def long_documents(path="train.txt"):
+    """A corpus that is worth the fast encoder: short documents, and a long one."""
+    rng = random.Random(228)
+    texts = [text_of(rng, rng.randint(40, 4_000)) for _ in range(300)]
+    texts.insert(100, text_of(rng, 600_000) + "[DOC_END] [DOC_START] [PAD]")
+    Path(path).write_text(f"\n{END}\n".join(texts), "utf-8")
+
+
+def test_the_fast_encoder_gives_the_same_dataset_and_says_so(monkeypatch):
+    pytest.importorskip("fastokens")
+    long_documents()
+    tokenizer = {"use": "bpe", "vocab_size": 400}
+    fast = prepared(tokenizer=tokenizer, root="fast")
+    monkeypatch.setitem(sys.modules, "fastokens", None)
+    lines = []
+    slow = run_stages(pipeline(tokenizer=tokenizer, root="slow"), "prepare", lines.append).dataset
+    assert "prepare: encoded slowly: fastokens is not installed" in lines
+    of_fast, of_slow = ({**produced(d), "description.json": b""} for d in (fast, slow))
+    assert of_fast == of_slow
+    manifests = [json.loads((d / "fst.json").read_bytes()) for d in (fast, slow)]
+    assert manifests[0]["encoder"]["used"].startswith("fastokens ")
+    assert manifests[0]["encoder"]["equal_to"].startswith("tokenizers ")
+    assert manifests[1]["encoder"]["used"].startswith("tokenizers ")
+    assert manifests[0]["fingerprint"] != ""
+    assert manifests[0]["counts"] == manifests[1]["counts"]
+    ends = np.load(fast / "train/corpus.npy") == manifests[0]["counts"]["vocab_size"] - 2
+    valid = np.load(fast / "valid/corpus.npy") == manifests[0]["counts"]["vocab_size"] - 2
+    assert ends.sum() + valid.sum() <= 301  # what is written in a text is no end of it
+
+
+def test_a_fast_encoder_that_differs_late_in_the_corpus_leaves_no_trace(monkeypatch):
+    pytest.importorskip("fastokens")
+    from fst_core import encoding
+
+    long_documents()
+    expected = produced(prepared(tokenizer={"use": "bpe", "vocab_size": 400}))
+    right, calls = encoding._encode_fast, 0
+
+    def wrong(fast, texts):
+        nonlocal calls
+        calls += 1
+        ids, offsets = right(fast, texts)
+        return ids[::-1] if calls > 3 else ids, offsets
+
+    monkeypatch.setattr(encoding, "_encode_fast", wrong)
+    monkeypatch.setattr("fst_core.pipeline.preparation._BATCH_CHARACTERS", 2**18)
+    lines = []
+    made = pipeline(tokenizer={"use": "bpe", "vocab_size": 400}, root="others")
+    directory = run_stages(made, "prepare", lines.append).dataset
+    assert calls > 3
+    assert any("begins again without it" in line for line in lines)
+    found = produced(directory)
+    assert {**found, "description.json": b""} == {**expected, "description.json": b""}
+    assert verify(directory)
+    assert "gives other ids" in json.loads((directory / "fst.json").read_bytes())["encoder"]["why"]
+
+
+def test_a_document_that_is_too_long_to_encode_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr("fst_core.pipeline.preparation.MAX_DOCUMENT_BYTES", 10_000)
+    Path("train.txt").write_text(f"short enough\n{END}\n" + "я" * 5_001, "utf-8")
+    with pytest.raises(DocumentError, match=r"train\.txt:3: a document of 10,002 bytes"):
+        prepared()
+    assert left() == []
+    Path("train.txt").write_text(f"short enough\n{END}\n" + "я" * 5_000, "utf-8")
+    assert prepared().is_dir()
+
+
+def test_a_long_document_that_can_be_cut_is_not_refused(monkeypatch):
+    if registry().find("tokenizer", "bpe").missing():
+        pytest.skip("needs tokenizers")
+    monkeypatch.setattr("fst_core.pipeline.preparation.MAX_DOCUMENT_BYTES", 10_000)
+    Path("train.txt").write_text("a word " * 10_000)
+    assert prepared(tokenizer={"use": "bpe", "vocab_size": 300}).is_dir()
+
+
+MEMORY = """
+import json, resource, sys
+from fst_core.pipeline.pipeline import check_pipeline
+from fst_core.pipeline.prepare import plan_prepare, prepare
+pipeline = check_pipeline("pipeline.toml", json.loads(sys.argv[1]))
+prepare(pipeline, plan_prepare(pipeline), lambda line: None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@posix
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus():
+    rng = random.Random(1)
+    texts = [text_of(rng, 4_000) for _ in range(250)]
+    peaks = []
+    for times in (10, 60):  # about 15 and 90 MB
+        with Path("train.txt").open("w", encoding="utf-8") as file:
+            for _ in range(times):
+                file.writelines(f"{text}\n{END}\n" for text in texts)
+        tables = {
+            "run": {"name": f"corpus{times}"},
+            "documents": {"use": "delimited", "train": "train.txt"},
+            "tokenizer": {"use": "bytes"},
+        }
+        command = [sys.executable, "-c", MEMORY, json.dumps(tables)]
+        done = subprocess.run(command, capture_output=True, check=True, text=True)
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] < peaks[0] + 30  # MiB
+
+
+# progress
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch):
+    from fst_core.pipeline.progress import Progress
+
+    monkeypatch.setattr("fst_core.pipeline.progress._LINE_EVERY", 0.0)
+    lines = []
+    with Progress(lines.append, 4_000_000) as progress:
+        time.sleep(0.01)
+        progress.advance(1_000_000, 300_000)
+    said = r"prepare: 1 of 4 MB, [\d.]+ MB/s, 0\.3 million tokens, 0:00 left"
+    assert re.fullmatch(said, lines[0])
+    lines.clear()
+    write_documents(200)
+    monkeypatch.setattr("fst_core.pipeline.preparation._BATCH_CHARACTERS", 100)
+    run_stages(pipeline(), "prepare", lines.append)
+    assert sum("MB/s" in line for line in lines) > 5
+
+
+@posix
+def test_a_terminal_gets_a_bar_and_quiet_nothing():
+    import pty
+
+    write_documents(3_000)
+    Path("pipeline.toml").write_text(
+        '[run]\nname = "corpus"\n[documents]\nuse = "delimited"\ntrain = "train.txt"\n'
+        '[tokenizer]\nuse = "bytes"\n'
+    )
+    code = (
+        "import fst_core.pipeline.preparation as p, fst_core.pipeline.progress as q\n"
+        "p._BATCH_CHARACTERS, q._BAR_AFTER = 1_000, 0\n"
+        "from fst_core.cli import main\nmain()"
+    )
+    shown = {}
+    for option in ("--quiet", None):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-c", code, "prepare", *([option] if option else [])]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+        child = subprocess.Popen(command, stderr=theirs, stdout=subprocess.PIPE, env=environment)
+        os.close(theirs)
+        parts = []
+        while True:
+            try:
+                part = os.read(ours, 65_536)
+            except OSError:  # how Linux says that the other end is closed
+                break
+            if not part:
+                break
+            parts.append(part)
+        assert child.stdout.read().strip() == b"data/datasets/corpus/1"
+        assert child.wait() == 0
+        child.stdout.close()
+        os.close(ours)
+        shown[option] = b"".join(parts).decode()
+        for path in sorted(Path("data").rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+    assert shown["--quiet"] == ""
+    assert "MB/s" in shown[None]
+
+
+# disks and signals
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work(monkeypatch):
+    usage = shutil.disk_usage(".")._replace(free=30_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    write_documents(300)
+    with pytest.raises(UserError, match=r"needs about [\d.]+ MB, and 0\.0 MB are free") as raised:
+        prepared()
+    assert raised.value.exit_status == 2
+    assert left() == []
+
+
+@posix
+def test_a_disk_that_gets_full_on_the_way_is_told_at_once_and_nothing_is_left(monkeypatch):
+    """A file system of 8 MB in memory, which only root may mount."""
+    Path("small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", "small"]
+    if shutil.which("mount") is None or subprocess.call(mount):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        write_documents(300)
+        kept = prepared(root="small")
+        Path("train.txt").write_text(f"\n{END}\n".join(["words of a document " * 100] * 3_000))
+        monkeypatch.setattr("fst_core.pipeline.preparation.check_space", lambda *_: None)
+        begun = time.perf_counter()
+        with pytest.raises(
+            FstError, match=r"No space left on device: the [\d.]+ MB that are free"
+        ) as raised:
+            prepared(root="small")
+        assert time.perf_counter() - begun < 5
+        assert raised.value.exit_status == 1
+        assert left("small/corpus") == [kept.name]
+        assert verify(kept)
+    finally:
+        subprocess.run(["umount", "small"], check=True)
+
+
+@posix
+def test_a_signal_ends_the_threads_and_leaves_nothing():
+    rng = random.Random(5)
+    texts = [text_of(rng, 4_000) for _ in range(250)]
+    with Path("train.txt").open("w", encoding="utf-8") as file:
+        for _ in range(60):
+            file.writelines(f"{text}\n{END}\n" for text in texts)
+    Path("pipeline.toml").write_text(
+        '[run]\nname = "corpus"\n[documents]\nuse = "delimited"\ntrain = "train.txt"\n'
+        '[tokenizer]\nuse = "bytes"\n'
+    )
+    command = [sys.executable, "-c", "from fst_core.cli import main; main()", "prepare"]
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        partial = Path("data/datasets/corpus/.1.partial/train/corpus.npy")
+        deadline = time.monotonic() + 20
+        while not (partial.exists() and partial.stat().st_size > 2_000_000):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        child.send_signal(number)
+        begun = time.monotonic()
+        assert child.wait(timeout=10) == status
+        assert time.monotonic() - begun < 3
+        assert left() == []
+
+
+@posix
+@pytest.mark.slow
+def test_a_run_with_all_its_threads_killed_at_random_moments_leaves_nothing_or_all():
+    """Twenty times, with the fast encoder at work."""
+    pytest.importorskip("fastokens")
+    long_documents()
+    Path("train.txt").write_text(
+        f"\n{END}\n".join([Path("train.txt").read_text("utf-8")] * 6), "utf-8"
+    )
+    Path("pipeline.toml").write_text(
+        '[run]\nname = "corpus"\n[documents]\nuse = "delimited"\ntrain = "train.txt"\n'
+        '[tokenizer]\nuse = "bpe"\nvocab_size = 300\nmax_chars = 100000\n'
+    )
+    command = [sys.executable, "-c", "from fst_core.cli import main; main()", "prepare", "--quiet"]
+    root = Path("data/datasets/corpus")
+
+    def run(wait=None):
+        child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        try:
+            child.wait(wait)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        return child.returncode
+
+    begun = time.perf_counter()
+    assert run() == 0
+    took = time.perf_counter() - begun
+    expected = produced(root / "1")
+    rng = random.Random(228)
+    killed = 0
+    for _ in range(20):
+        shutil.rmtree(root)
+        killed += run(rng.uniform(0.3, 1) * took) == -signal.SIGKILL
+        if (root / "1").exists():
+            verify(root / "1")
+        else:
+            assert run() == 0
+        assert left() == ["1"]
+        assert produced(root / "1") == expected
+    assert killed > 5
+
+
+def test_how_well_a_learned_vocabulary_compresses_is_told():
+    if registry().find("tokenizer", "bpe").missing():
+        pytest.skip("needs tokenizers")
+    write_documents(300)
+    lines = []
+    run_stages(pipeline(tokenizer={"use": "bpe", "vocab_size": 400}), "prepare", lines.append)
+    (said,) = [line for line in lines if "bytes a token" in line]
+    learned = re.match(r"prepare: learned (\d+) ids: (\d\.\d\d) bytes a token", said)
+    assert 259 < int(learned[1]) <= 400
+    assert 1.5 < float(learned[2]) < 8
+    lines.clear()
+    run_stages(pipeline(), "prepare", lines.append)
+    assert not any("bytes a token" in line for line in lines)  # `bytes` learns nothing

@@ -126,21 +126,29 @@ def test_fitting_again_starts_anew(bpe):
     assert again.vocab_size == bpe.vocab_size
 
 
-def test_documents_are_read_up_to_the_budget():
-    taken = []
+def test_it_learns_from_a_sample_of_the_budget_spread_over_the_documents():
+    texts = [f"{chr(0x4E00 + number)}" * 60 for number in range(200)]
+    fitted = tokenizer(texts, max_chars=3_000, vocab_size=2_000)
+    learned = [n for n, text in enumerate(texts) if len(fitted.encode(text)) < 60]
+    assert len(learned) == 50
+    assert min(learned) < 20
+    assert max(learned) > 180
+    assert tokenizer(texts, max_chars=3_000, vocab_size=2_000).encode(texts[0]) == fitted.encode(
+        texts[0]
+    )
+    everything = tokenizer(texts, max_chars=12_000, vocab_size=2_000)
+    assert all(len(everything.encode(text)) < 60 for text in texts)
 
-    def documents():
-        for text in ("a" * 60, "b" * 60, "c" * 60):
-            taken.append(text[0])
-            yield text
 
-    fitted = tokenizer(max_chars=100)
-    fitted.fit(documents())
-    assert taken == ["a", "b"]
-    assert len(fitted.encode("a" * 16)) < 16
-    assert len(fitted.encode("c" * 16)) == 16
+def test_no_document_gives_more_than_its_share():
     cut = tokenizer(["a" * 60 + "b" * 60], max_chars=60)
+    assert len(cut.encode("a" * 16)) < 16
     assert len(cut.encode("b" * 16)) == 16
+    long = "ab " * 40_000 + "xyz " * 5_000
+    capped = tokenizer([long, "cd " * 50], max_chars=1_000_000)
+    assert len(capped.encode(" ab")) == 1
+    assert len(capped.encode(" cd")) == 1
+    assert len(capped.encode(" xyz")) > 1  # it stands behind the first 100,000 characters
 
 
 def test_an_error_of_the_documents_is_raised_as_it_is():

@@ -570,3 +570,26 @@ def test_shakespeares_plays_are_clean_text_a_scene_a_document():
     assert len(scenes) > 700
     assert scenes[0].startswith("A Midsummer Night's Dream\n\nACT I\n\nSCENE I. Athens.")
     assert not any(set("#*_\\") & set(scene) for scene in scenes)
+
+
+# white space at the ends of lines
+
+
+def test_lines_at_once_are_stripped_as_one_by_one():
+    from fst_files.lines import stripped
+
+    rng = random.Random(228)
+    spaces = [c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace() and c not in "\n\r"]
+    ascii_spaces = [c for c in spaces if c.isascii()]
+    for round_ in range(3_000):
+        some = rng.choice([spaces, ascii_spaces, [" "]])
+        letters = rng.choice(["ab\x00\x01\x1b\x7f", "ab\x10яé“\u2019”日😀\u200b\ufeff"])
+        widest = rng.choice([0, 1, 3, 80]) if round_ % 10 == 0 else rng.choice([0, 0, 1, 3])
+        lines = "".join(
+            "".join(rng.choices(some, k=rng.randint(0, widest)))
+            + "".join(rng.choices([*letters, rng.choice(some)], k=rng.randint(0, 6)))
+            + "".join(rng.choices(some, k=rng.randint(0, widest)))
+            + "\n"
+            for _ in range(rng.randint(1, 12))
+        )
+        assert stripped(lines) == "\n".join(line.strip() for line in lines.split("\n"))
