@@ -1,6 +1,7 @@
 """The errors that FST raises on purpose; each prints as it reads, without a traceback.
 
 FstError                        the work failed (exit status 1)
+├── EngineBusy                  too many requests are waiting; this one may be sent again later
 ├── PluginError                 a plugin could not be loaded, and something named it
 └── UserError                   what the user wrote or named is wrong (exit status 2)
     ├── SettingsError           keys or values of a pipeline, all of them at once
@@ -24,6 +25,7 @@ __all__ = [
     "AmbiguousComponent",
     "ArtefactError",
     "DocumentError",
+    "EngineBusy",
     "FstError",
     "MissingDependency",
     "MissingPlugin",
@@ -40,6 +42,10 @@ class FstError(Exception):
     """The work failed; the message says what happened and what can be done."""
 
     exit_status = 1
+
+
+class EngineBusy(FstError):
+    """Too many requests are waiting already; this one may be sent again later."""
 
 
 class PluginError(FstError):

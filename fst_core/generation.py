@@ -51,6 +51,15 @@ class Request:
     """How many most likely ids to report beside each chosen one; None: no log probabilities."""
     meta: str | None = None
     """The label that a document of a training set may carry, encoded as it was there."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end the generation, as the end of a document does: the last id, without a text."""
+    min_new_tokens: int = 0
+    """The fewest ids to generate before an id may end it; a stop string ends it all the same."""
+    prompt_logprobs: int | None = None
+    """How many most likely ids to report beside each id of the prompt; None: no log probabilities.
+
+    With it, `max_new_tokens` may be 0, and the prompt may fill the context.
+    """
 
     def __post_init__(self) -> None:
         try:
@@ -64,11 +73,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """Log probabilities of one generated id, from the logits before any sampler."""
+    """Log probabilities of one id, from the logits before any sampler."""
 
     id: int
     logprob: float
-    """Natural logarithm of the chosen id's probability."""
+    """Natural logarithm of the id's probability."""
     top: tuple[tuple[int, float], ...] = ()
     """The most likely ids with their log probabilities, best first."""
 
@@ -82,6 +91,10 @@ class Chunk:
     logprobs: tuple[Logprob, ...] | None = None
     finish_reason: FinishReason | None = None
     """Set in the last chunk alone."""
+    prompt_tokens: int | None = None
+    """How many ids the prompt had; set in one chunk, which is the first unless it is not known then."""
+    prompt_logprobs: tuple[Logprob | None, ...] | None = None
+    """One for each id of the prompt, in the first chunk; None for the first id, which nothing precedes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +105,10 @@ class Generation:
     ids: tuple[int, ...]
     logprobs: tuple[Logprob, ...] | None
     finish_reason: FinishReason
+    prompt_tokens: int | None = None
+    """How many ids the prompt had; None if the engine does not say."""
+    prompt_logprobs: tuple[Logprob | None, ...] | None = None
+    """One for each id of the prompt; None for the first id, which nothing precedes."""
 
 
 async def gather(chunks: AsyncIterator[Chunk]) -> Generation:
@@ -100,14 +117,23 @@ async def gather(chunks: AsyncIterator[Chunk]) -> Generation:
     ids: list[int] = []
     logprobs: list[Logprob] | None = None
     reason: FinishReason = "length"
+    prompt_tokens: int | None = None
+    prompt_logprobs: tuple[Logprob | None, ...] | None = None
     async for chunk in chunks:
         texts.append(chunk.text)
         ids.extend(chunk.ids)
         if chunk.logprobs is not None:
             logprobs = [*(logprobs or []), *chunk.logprobs]
         reason = chunk.finish_reason or reason
+        prompt_tokens = prompt_tokens if chunk.prompt_tokens is None else chunk.prompt_tokens
+        prompt_logprobs = chunk.prompt_logprobs or prompt_logprobs
     return Generation(
-        "".join(texts), tuple(ids), tuple(logprobs) if logprobs is not None else None, reason
+        "".join(texts),
+        tuple(ids),
+        tuple(logprobs) if logprobs is not None else None,
+        reason,
+        prompt_tokens,
+        prompt_logprobs,
     )
 
 
@@ -127,14 +153,21 @@ class Detokenizer:
     """Decodes ids as they come: what it returned never changes, and joined it is the whole text.
 
     Text that may still change (a character that is not complete, or a beginning of a stop string)
-    is held back until it cannot; a character that is not complete at the end is left out.
+    is held back until it cannot; a character that is not complete at the end is left out. With
+    `strip`, so is white space before the first word, as an answer's.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), stop: Sequence[str] = ()
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int] = (),
+        stop: Sequence[str] = (),
+        *,
+        strip: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(filter(None, stop))
+        self._strip = strip
         self._ids = list(prompt_ids[-_CONTEXT:])
         self._shown = len(_complete(tokenizer.decode(self._ids)))
         self._pending = 0  # ids since the text last ended with a whole character
@@ -181,10 +214,17 @@ class Detokenizer:
         found = [(at + len(s), at) for s in self._stop if (at := text.find(s)) >= 0]
         if found:
             self.stopped = True
-            return text[: min(found)[1]]
+            return self._stripped(text[: min(found)[1]])
         held = 0 if last else max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - held :]
-        return text[: len(text) - held]
+        return self._stripped(text[: len(text) - held])
+
+    def _stripped(self, text: str) -> str:
+        """Return a text that is to be shown, without the white space before the first word."""
+        if not self._strip:
+            return text
+        self._strip = not text.lstrip()
+        return text.lstrip()
 
 
 def _complete(text: str) -> str:

@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fst_core.artefacts.digests import digest_fields
-from fst_core.artefacts.manifest import read_manifest, write_manifest
+from fst_core.artefacts.manifest import MANIFEST, read_manifest, write_manifest
 from fst_core.artefacts.provenance import resolve
 from fst_core.errors import ArtefactError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import torch
 
+    from fst_core.chat import ChatTemplate
     from fst_core.interfaces.model import Model
     from fst_core.interfaces.tokenizer import Tokenizer
 
-__all__ = ["LoadedModel", "load_model", "load_tokenizer", "save_model", "tokenizer_digest"]
+__all__ = [
+    "LoadedModel",
+    "is_foreign",
+    "load_model",
+    "load_tokenizer",
+    "save_model",
+    "tokenizer_digest",
+]
 
 TOKENIZER = "tokenizer"
 """The folder of an artefact that `Tokenizer.save` wrote."""
-_BESIDE_WEIGHTS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+CONFIG = "config.json"
+"""The file by which a directory is known as a model of `transformers`."""
+_PRETRAINED = "transformers/pretrained"
+"""The address of the model and of the tokenizer that open what FST did not export."""
+_TEMPLATE = "chat_template.jinja"
+_BESIDE_WEIGHTS = ("tokenizer.json", "tokenizer_config.json", _TEMPLATE)
 """Files of a tokenizer that `transformers` looks for beside the weights."""
 
 
@@ -38,6 +52,8 @@ class LoadedModel:
     """On the CPU, in evaluation mode."""
     tokenizer: Tokenizer
     model_class: type[Model]
+    chat: ChatTemplate
+    """How its conversations become ids."""
 
     @property
     def context_length(self) -> int:
@@ -53,25 +69,42 @@ def save_model(
     **fields: Any,
 ) -> None:
     """Write a model with its tokenizer and manifest into an empty directory."""
+    from fst_core.chat import DEFAULT
+
     model.save(module, directory)
     shutil.copytree(tokenizer_directory, directory / TOKENIZER)
     for name in _BESIDE_WEIGHTS:
         if (tokenizer_directory / name).is_file():
             shutil.copyfile(tokenizer_directory / name, directory / name)
+    chat = "trained"
+    if not (directory / _TEMPLATE).is_file():
+        (directory / _TEMPLATE).write_text(DEFAULT, "utf-8", newline="\n")
+        chat = "default"
     counts = {
         "context_length": model.context_length,
         "parameters": sum(p.numel() for p in module.parameters()),
     }
-    write_manifest(directory, "model", counts=counts, **fields)
+    write_manifest(directory, "model", counts=counts, chat=chat, **fields)
+
+
+def is_foreign(path: Path) -> bool:
+    """Say whether a path is a model that FST did not export: a GGUF file, or a directory with a config."""
+    if path.is_file():
+        return path.suffix.lower() == ".gguf"
+    return (path / CONFIG).is_file() and not (path / MANIFEST).is_file()
 
 
 def load_model(directory: Path) -> LoadedModel:
-    """Load a model that FST exported.
+    """Load a model that FST exported, or a directory or a GGUF file that `pretrained` opens.
 
     Raises:
         ArtefactError: it is missing or damaged.
         MissingPlugin: it was made with a plugin that is not installed.
     """
+    from fst_core.chat import ChatTemplate
+
+    if is_foreign(directory):
+        return _load_foreign(directory)
     manifest = read_manifest(directory, kind="model")
     length = manifest.get("counts", {}).get("context_length")
     if type(length) is not int or length < 1:
@@ -80,9 +113,32 @@ def load_model(directory: Path) -> LoadedModel:
     model_class: type[Model] = resolve(
         "model", _component(manifest, "model", directory), str(directory)
     ).implementation()
-    return LoadedModel(
-        directory, manifest, model_class.load(directory).eval(), tokenizer, model_class
-    )
+    module = model_class.load(directory).eval()
+    chat = ChatTemplate.read(directory, trained=manifest.get("chat") == "trained")
+    return LoadedModel(directory, manifest, module, tokenizer, model_class, chat)
+
+
+def _load_foreign(path: Path) -> LoadedModel:
+    """Open a model by the components that fine-tune such a one."""
+    from fst_core.chat import ChatTemplate
+    from fst_core.plugins import registry
+    from fst_core.settings import validate
+
+    parts = [registry().find(kind, _PRETRAINED) for kind in ("model", "tokenizer")]
+    opened = []
+    for part in parts:
+        part.require()
+        settings_class = part.settings_class()
+        assert settings_class is not None
+        opened.append(part.build(validate(settings_class, {"path": str(path)})))
+    model, tokenizer = opened
+    module = model.build(tokenizer).eval()
+    with tempfile.TemporaryDirectory() as saved:
+        tokenizer.save(Path(saved))
+        trained = (Path(saved) / _TEMPLATE).is_file()
+        chat = ChatTemplate.read(Path(saved), trained=trained)
+    manifest = {"counts": {"context_length": model.context_length}}
+    return LoadedModel(path, manifest, module, tokenizer, type(model), chat)
 
 
 def load_tokenizer(directory: Path, manifest: Mapping[str, Any]) -> Tokenizer:

@@ -40,7 +40,7 @@ def command(
     parameters: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Continue a prompt with TARGET: a model's or a run's directory, or a pipeline file.
+    """Continue a prompt with TARGET: a model's or a run's directory, a pipeline file, or a GGUF file.
 
     The text is written as it comes, and nothing else is.
     """

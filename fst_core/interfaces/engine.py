@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from fst_core.errors import UnsupportedParameter
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
+    from fst_core.documents import Message
     from fst_core.generation import Chunk, Generation, Request
     from fst_core.interfaces.sampler import Sampler
     from fst_core.interfaces.tokenizer import Tokenizer
@@ -78,16 +81,45 @@ class Engine(ABC):
 
     @abstractmethod
     def describe(self) -> Mapping[str, Any]:
-        """Return what frontends show: name, context_length, device, dtype, and the like."""
+        """Return what frontends show, as JSON holds it; what an engine does not know is absent.
+
+        name: of the engine; context_length, device, dtype: of the model.
+        alive: False when the engine has died, or hangs; absent means that it lives.
+        chat: "trained" if the model learned its chat template, "default" if it got one.
+        sampling: the parameters that a request may override, each a JSON Schema whose default is
+            the pipeline's value.
+        """
 
     @abstractmethod
-    def stream(self, request: Request) -> AsyncIterator[Chunk]:
-        """Yield a request's chunks as they are made; closing the iterator cancels the request.
+    def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """Yield a request's chunks as they are made; closing the generator cancels the request.
 
         Raises:
             UnsupportedParameter: a field of the request cannot be honoured.
             UserError: the prompt does not fit.
+            EngineBusy: too many requests are waiting.
         """
+
+    async def encode(
+        self,
+        prompt: str | tuple[int, ...] | tuple[Message, ...],  # noqa: ARG002  # for those that override it
+    ) -> tuple[int, ...]:
+        """Return the ids that a generation from this prompt goes on from.
+
+        Raises:
+            UnsupportedParameter: this engine has no tokenizer, or takes no such prompt.
+            UserError: the prompt is wrong.
+        """
+        raise UnsupportedParameter("prompt", "this engine has no tokenizer")
+
+    async def decode(self, ids: Sequence[int]) -> str:  # noqa: ARG002  # the same
+        """Return the text of ids; control ids have none, cut characters are U+FFFD.
+
+        Raises:
+            UnsupportedParameter: this engine has no tokenizer.
+            UserError: an id is not in the vocabulary.
+        """
+        raise UnsupportedParameter("ids", "this engine has no tokenizer")
 
     async def generate(self, request: Request) -> Generation:
         """Return a request's whole result."""

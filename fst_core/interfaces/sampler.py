@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
+    from fst_core.interfaces.tokenizer import Tokenizer
+
 __all__ = ["Rows", "Sampler"]
+
+_FEW: Final = 256
+"""With fewer ids left to draw, a draw looks at them alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,8 @@ class Rows:
     """(B,) float64 in [0, 1): a pure function of a request's seed and its token's index."""
     prompt_lengths: Sequence[int] = ()
     """(B,) how many ids of each history are the prompt's; empty: none are."""
+    tokenizer: Tokenizer | None = None
+    """The model's, for parameters that are words; None where there is none."""
 
 
 class Sampler(ABC):  # noqa: B024  # both methods have a default, and a sampler overrides one of them
@@ -56,8 +64,22 @@ class Sampler(ABC):  # noqa: B024  # both methods have a default, and a sampler 
         """Draw an id a row, (B,) int64, by the inverse of the cumulative distribution at `rows.uniform`."""
         import torch
 
-        probabilities = torch.softmax(logits.double(), dim=-1)
-        cumulative = probabilities.cumsum(dim=-1)  # (B, V)
+        # In float64, and of what is left to draw alone: what weighs nothing changes no sum.
+        candidates = _candidates(logits)
+        left = logits if candidates is None else logits.gather(1, candidates)
+        weights = (left.double() - left.amax(dim=-1, keepdim=True)).exp_()
+        cumulative = weights.cumsum(dim=-1)  # (B, at most V)
         target = rows.uniform.to(cumulative.device)[:, None] * cumulative[:, -1:]
-        ids = torch.searchsorted(cumulative, target, right=True)  # first id whose sum exceeds it
-        return ids.clamp_(max=logits.shape[-1] - 1).squeeze(-1)
+        found = torch.searchsorted(cumulative, target, right=True)  # the first that exceeds it
+        found.clamp_(max=cumulative.shape[-1] - 1)
+        return (found if candidates is None else candidates.gather(1, found)).squeeze(-1)
+
+
+def _candidates(logits: torch.Tensor) -> torch.Tensor | None:
+    """Return the ids whose logit is not -inf, (B, most of a row), rising; None if they are many."""
+    import torch
+
+    likeliest = torch.topk(logits, min(_FEW, logits.shape[-1]))  # (B, _FEW), falling
+    if bool((likeliest.values[:, -1] > -math.inf).any()):
+        return None
+    return likeliest.indices.sort(dim=-1).values

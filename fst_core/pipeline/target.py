@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fst_core.artefacts.manifest import MANIFEST, read_manifest
+from fst_core.artefacts.model import is_foreign
 from fst_core.artefacts.provenance import resolve
 from fst_core.artefacts.publish import numbered
 from fst_core.errors import ArtefactError, UserError
@@ -25,7 +26,7 @@ __all__ = ["Target", "find_target", "open_engine"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model's directory, and the pipeline whose engine, samplers and frontends serve it."""
+    """A model's directory or file, and the pipeline whose engine, samplers and frontends serve it."""
 
     directory: Path
     pipeline: Pipeline
@@ -36,7 +37,7 @@ class Target:
         Raises:
             UserError: the model is damaged, or something that it needs is not installed.
         """
-        self.pipeline.require("engine", "sampler")
+        self.pipeline.require("engine", *["sampler"] * bool(self.pipeline.samplers))
         assert self.pipeline.engine is not None
         samplers = [(part.build(), part.settings) for part in self.pipeline.samplers]
         engine: Engine = self.pipeline.engine.build()
@@ -47,7 +48,9 @@ def find_target(path: Path, overrides: Sequence[str] = ()) -> Target:
     """Find the model that a path means: a model's directory, a run's, or a pipeline's newest model.
 
     Args:
-        path: a directory with fst.json, a run's directory, or a pipeline file.
+        path: a directory with fst.json, a run's directory, a pipeline file, or what `pretrained`
+            opens: a directory with config.json, a GGUF file. A pipeline without [model] has its
+            model elsewhere, as the engine `remote` has; it is its own target.
         overrides: `key=value` settings of the pipeline, such as `sampler.0.temperature=0.7`.
 
     Raises:
@@ -55,7 +58,12 @@ def find_target(path: Path, overrides: Sequence[str] = ()) -> Target:
     """
     if path.is_file() and path.suffix == ".toml":
         pipeline = load_pipeline(path, overrides)
+        if pipeline.model is None and pipeline.engine is not None:
+            return Target(path, pipeline)
         return Target(_newest(pipeline.runs, path), pipeline)
+    if is_foreign(path):
+        tables = {"engine": {"use": "local"}, "sampler": [{"use": "standard"}]}
+        return Target(path, _overridden(path, tables, overrides))
     if not path.is_dir():
         raise UserError(
             f"{path}: no such model. Name a directory with {MANIFEST}, or a pipeline file."
@@ -93,8 +101,12 @@ def _recorded(directory: Path, overrides: Sequence[str]) -> Pipeline:
         for said in recorded
     ]
     tables: dict[str, Any] = {"engine": {"use": "local"}, "sampler": samplers}
+    return _overridden(directory, tables, overrides)
+
+
+def _overridden(path: Path, tables: dict[str, Any], overrides: Sequence[str]) -> Pipeline:
     override(tables, overrides)
-    return check_pipeline(str(directory), tables)
+    return check_pipeline(str(path), tables)
 
 
 def _is_record(said: object) -> bool:

@@ -9,12 +9,12 @@ from fst_core import Chunk, Engine
 from fst_core.errors import FstError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
-    from fst_core import Request, Tokenizer
+    from fst_core import Message, Request, Tokenizer
     from fst_core.interfaces.engine import Samplers
 
 __all__ = ["FAULTY", "SLOW", "EchoEngine"]
@@ -48,20 +48,28 @@ class EchoEngine(Engine):
         """Return what frontends show."""
         return {"name": "echo", "context_length": 1024, "device": "cpu", "dtype": "float32"}
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Yield the prompt's words."""
-        text = _text(request)
+        text = _text(request.prompt)
         if FAULTY in text:
             raise FstError("the echo died away")
         for word in text.split(" "):
             await asyncio.sleep(0.1 if SLOW in text else 0)
             yield Chunk(text=f"{word} ", ids=(0,))
-        yield Chunk(finish_reason="stop")
+        yield Chunk(finish_reason="stop", prompt_tokens=len(await self.encode(request.prompt)))
+
+    async def encode(self, prompt: str | tuple[int, ...] | tuple[Message, ...]) -> tuple[int, ...]:
+        """Return the bytes of what the person said."""
+        return tuple(_text(prompt).encode())
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of bytes."""
+        return bytes(ids).decode(errors="replace")
 
 
-def _text(request: Request) -> str:
+def _text(prompt: str | tuple[int, ...] | tuple[Message, ...]) -> str:
     """Return what the person said."""
-    if isinstance(request.prompt, str):
-        return request.prompt
-    last = request.prompt[-1] if request.prompt else ""
+    if isinstance(prompt, str):
+        return prompt
+    last = prompt[-1] if prompt else ""
     return str(last) if isinstance(last, int) else getattr(last, "content", "")

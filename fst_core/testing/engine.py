@@ -6,7 +6,7 @@ import asyncio
 import json
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 import torch  # noqa: TID253  # an engine's contract needs a module
@@ -17,7 +17,7 @@ from fst_core.testing.component import ComponentContract
 from fst_core.testing.toys import ToySampler, ToySamplerSettings, ToyTokenizer, toy_module
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from fst_core import Chunk, Engine, Generation
 
@@ -254,7 +254,7 @@ class EngineContract(ComponentContract):
         async def close(engine: Engine) -> None:
             expected = [await engine.generate(request) for request in requests]
             others = [asyncio.create_task(engine.generate(request)) for request in requests]
-            async with aclosing(_stream(engine, Request(prompt="long"))) as chunks:
+            async with aclosing(engine.stream(Request(prompt="long"))) as chunks:
                 await anext(chunks)
             waiting = asyncio.create_task(engine.generate(Request(prompt="long too")))
             await asyncio.sleep(0.01)
@@ -363,12 +363,8 @@ def _requests() -> list[Request]:
     ]
 
 
-def _stream(engine: Engine, request: Request) -> AsyncGenerator[Chunk]:
-    return cast("AsyncGenerator[Chunk]", engine.stream(request))  # it can be closed
-
-
 async def _chunks(engine: Engine, request: Request) -> list[Chunk]:
-    return [chunk async for chunk in _stream(engine, request)]
+    return [chunk async for chunk in engine.stream(request)]
 
 
 def _whole(text: str) -> str:

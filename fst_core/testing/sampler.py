@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -145,6 +146,8 @@ class SamplerContract(ComponentContract):
     ) -> Rows:
         import torch
 
+        from fst_core.testing.toys import ToyTokenizer
+
         numbers = [(i * 0.618) % 1 for i in range(count)] if uniform is None else uniform
         texts = [[(row * 7 + i) % self.vocabulary for i in range(row + 2)] for row in range(count)]
         return Rows(
@@ -152,6 +155,7 @@ class SamplerContract(ComponentContract):
             history=history or texts,
             uniform=torch.tensor(numbers, dtype=torch.float64),
             prompt_lengths=prompt_lengths or [1] * count,
+            tokenizer=ToyTokenizer(),
         )
 
     @staticmethod
@@ -162,7 +166,8 @@ class SamplerContract(ComponentContract):
 
 def _only(rows: Rows, row: int) -> Rows:
     """Return one row of a batch as a batch of its own."""
-    return Rows(
+    return replace(
+        rows,
         parameters=rows.parameters[row : row + 1],
         history=rows.history[row : row + 1],
         uniform=rows.uniform[row : row + 1],

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812, TID253  # its customary name
 from fst_core import Model, Sampler, Settings, Tokenizer
 from fst_core.artefacts import LoadedModel, read_manifest, write_manifest
 from fst_core.artefacts.model import save_model
+from fst_core.chat import ChatTemplate
 from fst_core.dataset import Dataset, SplitWriter, cut, token_dtype
 from fst_core.errors import ArtefactError
 
@@ -229,7 +230,7 @@ def toy_model(directory: Path, tokenizer: Tokenizer) -> LoadedModel:
     directory.mkdir()
     save_model(directory, model, module, with_tokenizer, components={})
     manifest = read_manifest(directory, kind="model")
-    return LoadedModel(directory, manifest, module.eval(), tokenizer, ToyModel)
+    return LoadedModel(directory, manifest, module.eval(), tokenizer, ToyModel, ChatTemplate())
 
 
 def _read_json(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The engine `local`: continuous batching over a module in this process."""
+"""The engines: `local`, continuous batching in this process, and `remote`, a server elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ if TYPE_CHECKING:
 
 @hookimpl
 def fst_engines() -> Iterator[Component]:
-    """Offer the engine."""
+    """Offer the engines."""
     yield Component(
         "local",
         f"{__name__}.local:LocalEngine",
         "Many requests at once over a model in this process, each with its own parameters.",
         settings=f"{__name__}.settings:LocalSettings",
         needs=("torch",),
+    )
+    yield Component(
+        "remote",
+        f"{__name__}.remote:RemoteEngine",
+        "A server that speaks OpenAI's HTTP interface: FST, vLLM, llama.cpp, or OpenAI's own.",
+        settings=f"{__name__}.settings:RemoteSettings",
+        needs=("httpx",),
     )

@@ -23,12 +23,16 @@ class SlotCache:
     A module uses it as `past_key_values`: it calls `update`, and maybe `get_seq_length`.
     """
 
-    def __init__(self, lengths: Sequence[int] = ()) -> None:
+    def __init__(self, lengths: Sequence[int] = (), dtype: torch.dtype | None = None) -> None:
+        """Begin with empty rows' `lengths`; what is held has the dtype of the keys, or this one."""
+        self.dtype = dtype
         self.lengths = list(lengths)
         """How many positions each row has."""
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._slots = self._columns = 0
         self._positions = torch.empty(0, 0, dtype=torch.int64)  # (rows, new), while a forward runs
+        self._places: dict[int, torch.Tensor] = {}
+        """For each number of heads, where the new positions of a forward pass are stored."""
 
     def begin(self, new: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Make room for `new` positions a row.
@@ -40,6 +44,7 @@ class SlotCache:
         self._fit(len(self.lengths), width)
         begins = torch.tensor(self.lengths, device=device)
         self._positions = begins[:, None] + torch.arange(new, device=device)
+        self._places.clear()
         visible = torch.arange(width, device=device) <= self._positions[:, :, None]
         return self._positions, visible
 
@@ -59,10 +64,13 @@ class SlotCache:
         if layer_idx not in self._layers:
             self._layers[layer_idx] = (self._like(keys), self._like(values))
         rows, heads, _, _ = keys.shape
-        head = torch.arange(rows * heads, device=keys.device).view(rows, heads, 1)
-        index = (head * self._columns + self._positions[:, None]).view(-1)
+        if heads not in self._places:
+            head = torch.arange(rows * heads, device=keys.device).view(rows, heads, 1)
+            self._places[heads] = (head * self._columns + self._positions[:, None]).view(-1)
+        index = self._places[heads]
         for new, held in zip((keys, values), self._layers[layer_idx], strict=True):
-            held.view(-1, held.shape[-1]).index_copy_(0, index, new.reshape(-1, new.shape[-1]))
+            rows_of_new = new.to(held.dtype).reshape(-1, new.shape[-1])
+            held.view(-1, held.shape[-1]).index_copy_(0, index, rows_of_new)
         width = max(self.lengths) + self._positions.shape[1]
         held_keys, held_values = self._layers[layer_idx]
         return held_keys[:rows, :, :width], held_values[:rows, :, :width]
@@ -130,7 +138,8 @@ class SlotCache:
 
     def _like(self, other: torch.Tensor) -> torch.Tensor:
         """Return room for all slots and columns, with the heads and the dtype of (., heads, ., dim)."""
-        return other.new_zeros(self._slots, other.shape[1], self._columns, other.shape[3])
+        shape = self._slots, other.shape[1], self._columns, other.shape[3]
+        return other.new_zeros(shape, dtype=self.dtype or other.dtype)
 
 
 def _slots(rows: int) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+
+from fst_engine.attention import WideAttention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,45 +25,57 @@ class Forward:
     """Calls a module as those of `transformers` are called, wherever it is at that moment."""
 
     def __init__(
-        self, module: torch.nn.Module, vocab_size: int, *, supports_cache: bool = True
+        self,
+        module: torch.nn.Module,
+        vocab_size: int,
+        *,
+        supports_cache: bool = True,
+        in_training: bool = True,
     ) -> None:
+        """Take a module; one that nobody trains, and that is in evaluation mode, stays in it."""
         self.module = module
         self.supports_cache = supports_cache
+        self._mode = _evaluating if in_training else nullcontext
+        self.cache_dtype = None if in_training else _wide(module, self.dtype, self.device)
+        """What keys and values are kept in; None: what the module computes them in."""
         self._vocab_size = vocab_size
         known = inspect.signature(module.forward).parameters
         # `transformers` 5.24 calls `cache` what it, and others, called `past_key_values` before.
         self._cache_name = "cache" if "cache" in known else "past_key_values"
-        self._options = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._keeps = "logits_to_keep" in known
 
-    def __call__(self, ids: Sequence[Sequence[int]], cache: SlotCache | None) -> torch.Tensor:
+    def __call__(
+        self, ids: Sequence[Sequence[int]], cache: SlotCache | None, keep: int = 1
+    ) -> torch.Tensor:
         """Compute equally many new ids of each row.
 
         Args:
             ids: (B, T), those that follow what the cache holds.
             cache: the rows' keys and values, which this adds to; None: `ids` are all there is.
+            keep: of how many of the last positions the logits are wanted.
 
         Returns:
-            (B, vocab_size) float32: the logits of the id after the last.
+            (B, keep, vocab_size), in the module's dtype: the logits of the id after each of them.
         """
         device, dtype = self.device, self.dtype
         arguments: dict[str, Any] = {"use_cache": False}
         if cache is not None:
             positions, visible = cache.begin(len(ids[0]), device)
-            hidden = torch.zeros(visible.shape, dtype=dtype, device=device)
+            mask = torch.zeros(visible.shape, dtype=dtype, device=device)
             arguments = {
                 "position_ids": positions,
-                "attention_mask": hidden.masked_fill_(~visible, -torch.inf)[:, None],
+                "attention_mask": mask.masked_fill_(~visible, -torch.inf)[:, None],
                 self._cache_name: cache,
                 "use_cache": True,
             }
         # Not inference mode: a buffer that the module makes here may take part in its training.
-        with _evaluating(self.module), torch.no_grad():
-            output = self.module(
-                input_ids=torch.tensor(ids, device=device), **arguments, **self._options
-            )
+        if self._keeps:
+            arguments["logits_to_keep"] = keep
+        with self._mode(self.module), torch.no_grad(), _attention(cache):
+            output = self.module(input_ids=torch.tensor(ids, device=device), **arguments)
         if cache is not None:
             cache.commit()
-        logits: torch.Tensor = output.logits[:, -1, : self._vocab_size].float()
+        logits: torch.Tensor = output.logits[:, -keep:, : self._vocab_size]
         # Samplers compute in float64 too, which MPS has not.
         return logits.cpu() if device.type == "mps" else logits
 
@@ -75,6 +89,17 @@ class Forward:
         """What the module computes in."""
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floating, torch.float32)
+
+
+def _attention(cache: SlotCache | None) -> AbstractContextManager[object]:
+    return nullcontext() if cache is None or cache.dtype is None else WideAttention()
+
+
+def _wide(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
+    """Return float32 where attention is faster in it, if the module leaves attention to torch."""
+    config = getattr(module, "config", None)
+    by_torch = getattr(config, "_attn_implementation", None) == "sdpa"
+    return torch.float32 if by_torch and device.type == "cpu" and dtype.itemsize == 2 else None
 
 
 def attention_limits(

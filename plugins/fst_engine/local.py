@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fst_core import Engine
 from fst_core.artefacts import load_model
+from fst_core.chat import ChatTemplate
 from fst_core.errors import FstError
 from fst_core.generation import Detokenizer
 from fst_engine.admission import Admission
 from fst_engine.forward import Forward, attention_limits
+from fst_engine.parameters import Parameters
 from fst_engine.precision import choose_device, choose_dtype
+from fst_engine.prompts import Prompts, check_ids, is_conversation
 from fst_engine.sampling import Sampling
 from fst_engine.scheduler import Scheduler
 from fst_engine.worker import Job, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
     import torch
 
-    from fst_core import Chunk, Request, Tokenizer
+    from fst_core import Chunk, Message, Request, Tokenizer
     from fst_core.interfaces.engine import Samplers
     from fst_engine.settings import LocalSettings
 
@@ -37,7 +40,10 @@ class _Served:
 
     tokenizer: Tokenizer
     context_length: int
+    chat: ChatTemplate
+    parameters: Parameters
     forward: Forward
+    prompts: Prompts
     admission: Admission
     worker: Worker
 
@@ -47,7 +53,7 @@ class LocalEngine(Engine):
 
     In float32 a request's logits are, within rounding, those that it would have alone, and its ids
     are the same unless two choices are as near as that; in bf16 the rounding is some thousand times
-    coarser. Control ids are never generated, but for the one that ends a document: it ends the
+    coarser. Control ids are never generated, but for those that end the text: such a one ends the
     generation, and is the last of its ids.
     """
 
@@ -74,23 +80,8 @@ class LocalEngine(Engine):
         context_length, supports_cache = attention_limits(
             module, context_length, supports_cache=supports_cache
         )
-        never = {i for i in (tokenizer.bos_id, tokenizer.pad_id) if i is not None}
         forward = Forward(module, tokenizer.vocab_size, supports_cache=supports_cache)
-        scheduler = Scheduler(
-            forward,
-            Sampling(samplers, never=never - {tokenizer.end_id}),
-            end_id=tokenizer.end_id,
-            max_running=self.settings.max_running,
-            prefill_chunk=self.settings.prefill_chunk,
-            cache_bytes=self.settings.cache_gb * 1e9,
-        )
-        worker = Worker(scheduler, self.settings.max_running + self.settings.max_waiting)
-        admission = Admission(tokenizer, samplers, context_length)
-        served = _Served(tokenizer, context_length, forward, admission, worker)
-        engine = type(self)(self.settings, served)
-        # Nobody needs to close an engine that took samples: its thread ends with it.
-        weakref.finalize(engine, worker.close)
-        return engine
+        return self._over(forward, tokenizer, samplers, context_length, ChatTemplate())
 
     def for_artefact(self, directory: Path, samplers: Samplers) -> Self:
         """Return an engine over a saved model, on the device and in the precision of the settings.
@@ -102,44 +93,91 @@ class LocalEngine(Engine):
         device = choose_device(self.settings.device)
         dtype = choose_dtype(self.settings.precision, device)
         model = load_model(directory)
-        return self.for_module(
-            model.model_class.optimise(model.module.to(device), dtype).eval(),
-            model.tokenizer,
-            samplers,
-            model.context_length,
-            supports_cache=model.model_class.supports_cache,
+        module = model.model_class.optimise(model.module.to(device), dtype).eval()
+        context_length, supports_cache = attention_limits(
+            module, model.context_length, supports_cache=model.model_class.supports_cache
         )
+        forward = Forward(
+            module,
+            model.tokenizer.vocab_size,
+            supports_cache=supports_cache,
+            in_training=False,
+        )
+        return self._over(forward, model.tokenizer, samplers, context_length, model.chat)
+
+    def _over(
+        self,
+        forward: Forward,
+        tokenizer: Tokenizer,
+        samplers: Samplers,
+        context_length: int,
+        chat: ChatTemplate,
+    ) -> Self:
+        never = {i for i in (tokenizer.bos_id, tokenizer.pad_id) if i is not None}
+        scheduler = Scheduler(
+            forward,
+            Sampling(samplers, never - {tokenizer.end_id}, tokenizer),
+            max_running=self.settings.max_running,
+            prefill_chunk=self.settings.prefill_chunk,
+            cache_bytes=self.settings.cache_gb * 1e9,
+        )
+        worker = Worker(
+            scheduler,
+            self.settings.max_running + self.settings.max_waiting,
+            waiting_seconds=self.settings.waiting_seconds,
+            stall_seconds=self.settings.stall_seconds,
+        )
+        parameters = Parameters(samplers)
+        served = _Served(
+            tokenizer,
+            context_length,
+            chat,
+            parameters,
+            forward,
+            Prompts(tokenizer, chat),
+            Admission(tokenizer, parameters, context_length),
+            worker,
+        )
+        engine = type(self)(self.settings, served)
+        # Nobody needs to close an engine that took samples: its thread ends with it.
+        weakref.finalize(engine, worker.close)
+        return engine
 
     def describe(self) -> Mapping[str, Any]:
         """Return what frontends show of the model, and how many requests are running and waiting."""
         served = self._model()
         return {
             "name": "local",
+            "alive": served.worker.alive,
             "context_length": served.context_length,
             "device": str(served.forward.device),
             "dtype": str(served.forward.dtype).removeprefix("torch."),
             "parameters": sum(p.numel() for p in served.forward.module.parameters()),
             "cache": served.forward.supports_cache,
+            "chat": served.chat.kind,
+            "sampling": served.parameters.schema(),
             "max_running": self.settings.max_running,
             "running": served.worker.running,
             "waiting": served.worker.waiting,
         }
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk]:
-        """Yield a request's chunks, a token each; closing the iterator frees its place within a step.
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """Yield a request's chunks, a token each; closing the generator frees its place within a step.
 
         An empty prompt begins a document: it goes on from `bos_id`, or, where the tokenizer has none,
-        from the `end_id` of the document before.
+        from the `end_id` of the document before. A conversation goes on with the assistant's turn.
 
         Raises:
             UnsupportedParameter: a field of the request cannot be honoured.
             UserError: a value is wrong, or the prompt leaves no room.
-            EngineBusy: too many requests are waiting.
-            FstError: the model, a sampler, or the engine failed.
+            EngineBusy: too many requests are waiting, or this one has waited too long.
+            FstError: the model, a sampler, the chat template or the engine failed.
         """
         served = self._model()
-        row = served.admission.row(request)
-        job = Job(row, Detokenizer(served.tokenizer, row.ids, request.stop))
+        row = served.admission.row(request, await served.prompts.encode(request.prompt))
+        chat = is_conversation(request.prompt)
+        stop = (*request.stop, *served.chat.stop) if chat else request.stop
+        job = Job(row, Detokenizer(served.tokenizer, row.ids, stop, strip=chat))
         served.worker.submit(job)
         try:
             while True:
@@ -151,6 +189,24 @@ class LocalEngine(Engine):
                     return
         finally:
             served.worker.cancel(job)
+
+    async def encode(self, prompt: str | tuple[int, ...] | tuple[Message, ...]) -> tuple[int, ...]:
+        """Return the ids that a generation from this prompt goes on from.
+
+        Raises:
+            UserError: an id is not in the vocabulary, or the prompt is no prompt.
+            FstError: the chat template failed.
+        """
+        return tuple(await self._model().prompts.encode(prompt))
+
+    async def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids.
+
+        Raises:
+            UserError: an id is not in the vocabulary.
+        """
+        tokenizer = self._model().tokenizer
+        return tokenizer.decode(check_ids(ids, tokenizer.vocab_size, "ids"))
 
     async def close(self) -> None:
         """Fail what is running, and end the thread; further requests are refused."""

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from fst_core.errors import FstError
     from fst_core.generation import FinishReason, Logprob
 
+    PromptLogprobs = tuple[Logprob | None, ...]
+
 __all__ = ["Fault", "Row", "Token"]
 
 
@@ -24,10 +26,21 @@ class Row:
     seed: int
     parameters: tuple[Any, ...]
     """For each sampler its Settings, with the fields that the request overrides."""
+    ends: frozenset[int] = frozenset()
+    """The ids that complete the row."""
+    min_length: int = 0
+    """How many ids there are at least before one may complete the row, prompt included."""
     logprobs: int | None = None
     """How many most likely ids to report; None: no log probabilities."""
+    prompt_logprobs: int | None = None
+    """The same, of the prompt; None once they were reported."""
     ticket: int = -1
     """The scheduler's number, by which earlier rows go first."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether something was generated."""
+        return len(self.ids) > self.prompt_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +48,13 @@ class Token:
     """What a step generated for a row."""
 
     row: Row
-    id: int
+    id: int | None
+    """None if the row wants nothing but its prompt's log probabilities."""
     logprob: Logprob | None
     finish_reason: FinishReason | None
     """Set if the row is complete, and has left the scheduler."""
+    prompt_logprobs: PromptLogprobs | None = None
+    """With the first token, if the row asks for them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from fst_core.generation import Logprob, uniform
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from fst_core import Tokenizer
     from fst_core.interfaces.engine import Samplers
     from fst_engine.row import Row
 
     Drawn = tuple[int, Logprob | None]
     """An id, and its log probability where the row asks for it."""
 
-__all__ = ["Sampling", "failure"]
+__all__ = ["Sampling", "failure", "logprobs"]
 
 
 class Sampling:
@@ -29,12 +30,15 @@ class Sampling:
     Without samplers, an id is drawn as likely as the model says.
     """
 
-    def __init__(self, samplers: Samplers, never: Collection[int] = ()) -> None:
+    def __init__(
+        self, samplers: Samplers, never: Collection[int] = (), tokenizer: Tokenizer | None = None
+    ) -> None:
         self._samplers: list[Sampler] = [sampler for sampler, _ in samplers] or [Sampler()]
         self._never = sorted(never)
+        self._tokenizer = tokenizer
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[Drawn | FstError]:
-        """Draw from (B, V) float32 logits; a row that cannot be drawn gets its error, alone."""
+        """Draw from (B, V) logits; a row that cannot be drawn gets its error, alone."""
         drawn: list[Drawn | FstError] = [
             FstError("the model computed logits that are not finite numbers") for _ in rows
         ]
@@ -58,33 +62,48 @@ class Sampling:
             alone = (self._draw_apart(logits[n : n + 1], [row]) for n, row in enumerate(rows))
             return [drawn for (drawn,) in alone]
         return [
-            (i, None if row.logprobs is None else _logprob(logits[number], i, row.logprobs))
-            for number, (i, row) in enumerate(zip(ids, rows, strict=True))
+            (i, None if top is None else logprobs(logits[number : number + 1], [i], top)[0])
+            for number, (i, top) in enumerate(zip(ids, (row.logprobs for row in rows), strict=True))
         ]
 
     def _draw(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
-        adjusted = logits.clone()  # samplers may work in place
-        adjusted[:, self._never] = -math.inf
         numbers = [uniform(row.seed, len(row.ids) - row.prompt_length) for row in rows]
         chance = torch.tensor(numbers, dtype=torch.float64)
         sampler = self._samplers[0]
         try:
+            # The one copy of a step: samplers may work in place.
+            adjusted = logits.to(torch.float32, copy=True)
+            adjusted[:, self._never] = -math.inf
+            for number, row in enumerate(rows):
+                if len(row.ids) < row.min_length:
+                    adjusted[number, list(row.ends)] = -math.inf
             for number, sampler in enumerate(self._samplers):
-                view = _view(rows, number, chance)
+                view = self._view(rows, number, chance)
                 adjusted = sampler.adjust(adjusted, view)
             _check_adjusted(adjusted, logits.shape)
             ids: list[int] = sampler.draw(adjusted, view).tolist()
-            self._check_drawn(ids, logits.shape)
+            self._check_drawn(ids, rows, logits.shape[-1])
         except Exception as error:  # a stranger's sampler may raise anything
             raise failure(f"the sampler {type(sampler).__name__} failed", error) from error
         return ids
 
-    def _check_drawn(self, ids: Sequence[int], shape: tuple[int, ...]) -> None:
-        rows, vocabulary = shape
-        if len(ids) != rows:
-            raise ValueError(f"{len(ids)} ids for {rows} rows")
-        if bad := [i for i in ids if not 0 <= i < vocabulary or i in self._never]:
-            raise ValueError(f"the id {bad[0]}, which may not be drawn")
+    def _view(self, rows: Sequence[Row], sampler: int, chance: torch.Tensor) -> Rows:
+        """Return what one of the samplers sees of the rows."""
+        return Rows(
+            parameters=[row.parameters[sampler] if row.parameters else None for row in rows],
+            history=[row.ids for row in rows],
+            uniform=chance,
+            prompt_lengths=[row.prompt_length for row in rows],
+            tokenizer=self._tokenizer,
+        )
+
+    def _check_drawn(self, ids: Sequence[int], rows: Sequence[Row], vocabulary: int) -> None:
+        if len(ids) != len(rows):
+            raise ValueError(f"{len(ids)} ids for {len(rows)} rows")
+        for i, row in zip(ids, rows, strict=True):
+            too_early = i in row.ends and len(row.ids) < row.min_length
+            if not 0 <= i < vocabulary or i in self._never or too_early:
+                raise ValueError(f"the id {i}, which may not be drawn")
 
 
 def failure(what: str, error: Exception) -> FstError:
@@ -96,14 +115,24 @@ def failure(what: str, error: Exception) -> FstError:
     return wrapped
 
 
-def _view(rows: Sequence[Row], sampler: int, chance: torch.Tensor) -> Rows:
-    """Return what one of the samplers sees of the rows."""
-    return Rows(
-        parameters=[row.parameters[sampler] if row.parameters else None for row in rows],
-        history=[row.ids for row in rows],
-        uniform=chance,
-        prompt_lengths=[row.prompt_length for row in rows],
-    )
+def logprobs(logits: torch.Tensor, ids: Sequence[int], top: int) -> list[Logprob]:
+    """Return log probabilities, over the whole vocabulary, before any sampler.
+
+    Args:
+        logits: (T, V).
+        ids: (T,) the id that each row is followed by.
+        top: how many most likely ids to report beside each.
+    """
+    table = logits.float().log_softmax(dim=-1)
+    best = table.topk(top)
+    chosen = table.gather(1, torch.tensor(ids, device=table.device)[:, None])
+    likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [
+        Logprob(i, logprob, tuple(zip(indices, values, strict=True)))
+        for i, logprob, (indices, values) in zip(
+            ids, chosen.squeeze(1).tolist(), likeliest, strict=True
+        )
+    ]
 
 
 def _check_adjusted(logits: torch.Tensor, shape: tuple[int, ...]) -> None:
@@ -111,14 +140,3 @@ def _check_adjusted(logits: torch.Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"logits of shape {tuple(logits.shape)}, not {tuple(shape)}")
     if not torch.isfinite(logits.amax(dim=-1)).all():
         raise ValueError("no id is left to draw, or a logit is not a number")
-
-
-def _logprob(logits: torch.Tensor, chosen: int, top: int) -> Logprob:
-    """Return log probabilities, over the whole vocabulary, before any sampler: from (V,) logits."""
-    logprobs = logits.log_softmax(dim=-1)
-    best = logprobs.topk(top)
-    return Logprob(
-        chosen,
-        logprobs[chosen].item(),
-        tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
-    )

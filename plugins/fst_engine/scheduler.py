@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -11,12 +12,12 @@ import torch
 from fst_core.errors import FstError
 from fst_engine.cache import SlotCache
 from fst_engine.row import Fault, Token
-from fst_engine.sampling import failure
+from fst_engine.sampling import failure, logprobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fst_core.generation import FinishReason
+    from fst_core.generation import FinishReason, Logprob
     from fst_engine.forward import Forward
     from fst_engine.row import Row
     from fst_engine.sampling import Sampling
@@ -41,24 +42,24 @@ class Scheduler:
         forward: Forward,
         sampling: Sampling,
         *,
-        end_id: int,
         max_running: int,
         prefill_chunk: int,
         cache_bytes: float,
     ) -> None:
         self.waiting: deque[Row] = deque()
         self.running: list[Row] = []
-        self.cache = SlotCache()
+        self.cache = SlotCache(dtype=forward.cache_dtype)
         """Of the running rows, in their order."""
         self._forward = forward
         self._sampling = sampling
-        self._end_id = end_id
         self._max_running = max_running
         self._prefill_chunk = prefill_chunk
         self._cache_bytes = cache_bytes
         self._tickets = count()
         self._entering: tuple[Row, SlotCache | None] | None = None
         """The row whose prompt is being read, and its own cache until it joins."""
+        self._scores: list[Logprob | None] = []
+        """The log probabilities of its prompt so far, if it asks for them."""
 
     @property
     def idle(self) -> bool:
@@ -96,7 +97,7 @@ class Scheduler:
                 logits = torch.cat([self._forward([row.ids], None) for row in rows])
         except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
             return self._tell_apart(error)
-        outcomes = self._choose(rows, logits)
+        outcomes = self._choose(rows, logits[:, -1])
         for index in reversed(range(len(rows))):
             if _ended(outcomes[index]):
                 self._leave(index)
@@ -110,8 +111,11 @@ class Scheduler:
             row, cache = entering
             begin, end = _portion(row, cache, budget)
             budget -= max(end - begin, LEAST)
+            asked = row.prompt_logprobs is not None
             try:
-                logits = self._forward([row.ids[begin:end]], cache)
+                logits = self._forward([row.ids[begin:end]], cache, end - begin if asked else 1)
+                if asked:
+                    self._score(row, logits[0], begin)
             except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
                 self._entering = None
                 outcomes.append(Fault(row, failure("the model failed", error)))
@@ -119,17 +123,36 @@ class Scheduler:
             if end < len(row.ids):
                 break
             self._entering = None
-            outcomes += (chosen := self._choose([row], logits))
+            outcomes += (chosen := self._first(row, logits[:, -1]))
             if not _ended(chosen[0]):
                 self.running.append(row)
                 if cache is not None:
                     self.cache.append(cache)
         return outcomes
 
+    def _score(self, row: Row, logits: torch.Tensor, begin: int) -> None:
+        """Note the log probabilities of the prompt's ids that follow (T, V) logits."""
+        assert row.prompt_logprobs is not None
+        following = row.ids[begin + 1 : begin + 1 + len(logits)]
+        found = logprobs(logits[: len(following)], following, row.prompt_logprobs)
+        self._scores = [*(self._scores if begin else [None]), *found]
+
+    def _first(self, row: Row, logits: torch.Tensor) -> list[Token | Fault]:
+        """Draw the first id of a row whose prompt is read, unless it wants none."""
+        scores = None
+        if row.prompt_logprobs is not None:
+            scores, self._scores, row.prompt_logprobs = tuple(self._scores), [], None
+        if len(row.ids) == row.max_length:
+            return [Token(row, None, None, "length", scores)]
+        (outcome,) = self._choose([row], logits)
+        return [outcome if isinstance(outcome, Fault) else replace(outcome, prompt_logprobs=scores)]
+
     def _next(self) -> tuple[Row, SlotCache | None] | None:
         """Return the row whose prompt is to be read now, and its cache."""
         if self._entering is None and self.waiting and self._has_room(self.waiting[0]):
-            cache = SlotCache([0]) if self._forward.supports_cache else None
+            cache = None
+            if self._forward.supports_cache:
+                cache = SlotCache([0], self._forward.cache_dtype)
             self._entering = self.waiting.popleft(), cache
         return self._entering
 
@@ -173,7 +196,7 @@ class Scheduler:
             chosen, logprob = drawn
             row.ids.append(chosen)
             reason: FinishReason | None = "length" if len(row.ids) >= row.max_length else None
-            if chosen == self._end_id:
+            if chosen in row.ends:
                 reason = "stop"
             outcomes.append(Token(row, chosen, logprob, reason))
         return outcomes

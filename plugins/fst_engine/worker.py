@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fst_core.errors import FstError
+from fst_core.errors import EngineBusy, FstError
 from fst_core.generation import Chunk
 from fst_engine.row import Fault, Token
 from fst_engine.sampling import failure
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
     from fst_engine.row import Row
     from fst_engine.scheduler import Scheduler
 
-__all__ = ["EngineBusy", "Job", "Worker"]
-
-
-class EngineBusy(FstError):
-    """Too many requests are waiting already; this one may be sent again later."""
+__all__ = ["Job", "Worker"]
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +31,9 @@ class Job:
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     chunks: asyncio.Queue[Chunk | FstError] = field(default_factory=asyncio.Queue)
     """Ends with a chunk that has a finish reason, or with an error."""
+    since: float = field(default_factory=time.monotonic)
+    told: bool = False
+    """Whether a chunk was handed over."""
 
 
 class Worker:
@@ -43,12 +43,23 @@ class Worker:
     every job gets the error, and so does every later one.
     """
 
-    def __init__(self, scheduler: Scheduler, capacity: int) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        capacity: int,
+        *,
+        waiting_seconds: float,
+        stall_seconds: float,
+    ) -> None:
         self._scheduler = scheduler
         self._capacity = capacity
+        self._waiting_seconds = waiting_seconds
+        self._stall_seconds = stall_seconds
         self._jobs: dict[Row, Job] = {}
         self._new: list[Row] = []
         self._cancelled: list[Row] = []
+        self._beat = 0.0
+        """When there was progress last: a step ended, or work came after a rest."""
         self._ended: FstError | None = None
         """Why no job is taken any more."""
         self._thread: threading.Thread | None = None
@@ -65,6 +76,13 @@ class Worker:
         """How many requests are not in the batch yet."""
         return max(0, len(self._jobs) - self.running)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread takes jobs, and gets on with those that it has."""
+        with self._changed:
+            stalled = self._jobs and time.monotonic() - self._beat > self._stall_seconds
+            return not (self._ended or stalled)
+
     def submit(self, job: Job) -> None:
         """Put a job in line; its chunks come to its queue.
 
@@ -79,6 +97,8 @@ class Worker:
                 raise EngineBusy(
                     f"{len(self._jobs)} requests are running or waiting already: try again later"
                 )
+            if not self._jobs:
+                self._beat = time.monotonic()
             self._jobs[job.row] = job
             self._new.append(job.row)
             if self._thread is None:
@@ -106,6 +126,8 @@ class Worker:
         try:
             while self._receive():
                 self._deliver(self._scheduler.step())
+                self._beat = time.monotonic()
+                self._refuse_late()
         except BaseException as error:  # noqa: BLE001  # whatever it is, those who wait must hear of it
             self._end(FstError(f"the engine stopped: {type(error).__name__}: {error}"))
 
@@ -140,6 +162,17 @@ class Worker:
                 for job, _ in messages:
                     self._finish(job)
 
+    def _refuse_late(self) -> None:
+        """Refuse those that have waited too long for a place."""
+        latest = time.monotonic() - self._waiting_seconds
+        for row in [row for row in self._scheduler.waiting if not row.begun]:
+            job = self._jobs.get(row)
+            if job is not None and job.since < latest:
+                self._finish(job)
+                seconds = f"{self._waiting_seconds:g}"
+                error = EngineBusy(f"waited {seconds} s for a place: try again later")
+                _tell(job.loop, [(job, error)])
+
     def _finish(self, job: Job) -> None:
         """Forget a job; the scheduler too, if a stop string ended it."""
         with self._changed:
@@ -162,18 +195,22 @@ def _message(job: Job, outcome: Token | Fault) -> Chunk | FstError:
     if isinstance(outcome, Fault):
         return outcome.error
     reason = outcome.finish_reason
+    ids = () if outcome.id is None else (outcome.id,)
     try:
-        # The end of a document has no text.
-        text = "" if reason == "stop" else job.detokenizer.push([outcome.id])
+        # An id that ends the text has none.
+        text = "" if reason == "stop" else job.detokenizer.push(ids)
         if reason:
             text += job.detokenizer.finish()
     except Exception as error:  # noqa: BLE001  # a stranger's tokenizer may raise anything
         return failure("the tokenizer failed", error)
+    first, job.told = not job.told, True
     return Chunk(
         text=text,
-        ids=(outcome.id,),
+        ids=ids,
         logprobs=None if outcome.logprob is None else (outcome.logprob,),
         finish_reason="stop" if job.detokenizer.stopped else reason,
+        prompt_tokens=job.row.prompt_length if first else None,
+        prompt_logprobs=outcome.prompt_logprobs,
     )
 
 

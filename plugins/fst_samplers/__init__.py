@@ -22,7 +22,7 @@ def fst_samplers() -> Iterator[Component]:
     yield Component(
         "standard",
         f"{__name__}.standard:StandardSampler",
-        "Temperature, top-k, top-p, min-p and penalties.",
+        "Temperature, top-k, top-p, min-p, typical-p, penalties, biases and ignored words.",
         settings=f"{__name__}.settings:StandardSettings",
         needs=("torch",),
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import json
 import random
 import threading
+import time
 from contextlib import aclosing
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,7 +22,6 @@ from fst_engine.precision import choose_device, choose_dtype
 from fst_engine.row import Fault, Row
 from fst_engine.sampling import Sampling
 from fst_engine.scheduler import Scheduler
-from fst_engine.worker import EngineBusy
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -32,7 +34,13 @@ from transformers import (
 from fst_core import Message, Request, Sampler, Settings
 from fst_core.artefacts import record
 from fst_core.artefacts.model import save_model
-from fst_core.errors import ArtefactError, FstError, UnsupportedParameter, UserError
+from fst_core.errors import (
+    ArtefactError,
+    EngineBusy,
+    FstError,
+    UnsupportedParameter,
+    UserError,
+)
 from fst_core.plugins import registry
 from fst_core.settings import validate
 from fst_core.testing import EngineContract
@@ -384,7 +392,17 @@ def test_an_empty_prompt_without_bos_goes_on_from_the_end_of_a_document():
         (Request((97, 259)), "the id 259 is not in the vocabulary of 259"),
         (Request((-1,)), "the id -1 is not"),
         (Request("a", max_new_tokens=0), "max_new_tokens = 0"),
+        (Request("a", max_new_tokens=2.5), "max_new_tokens = 2.5: not an integer"),
+        (Request("a", seed=None), "seed = None: not an integer"),
+        (Request("a", logprobs="2"), "logprobs = '2': not an integer"),
         (Request("a", logprobs=-1), "logprobs = -1"),
+        (Request("a", min_new_tokens=-1), "min_new_tokens = -1"),
+        (Request("a", min_new_tokens=3, max_new_tokens=2), "min_new_tokens = 3: should be from 0"),
+        (Request("a", min_new_tokens=10**9), "min_new_tokens = 1000000000: should be from 0"),
+        (Request("a", stop_ids=(259,)), "stop_ids: the id 259 is not in the vocabulary"),
+        (Request("a", prompt_logprobs=101), "prompt_logprobs = 101: should be from 0 to 100"),
+        (Request("a", prompt_logprobs=1, max_new_tokens=-1), "max_new_tokens = -1"),
+        (Request((97,) * (CONTEXT + 1), prompt_logprobs=1, max_new_tokens=0), "the prompt has"),
         (Request("a", logprobs=260), "logprobs = 260"),
         (
             Request("a", parameters={"temperature": -1}),
@@ -404,7 +422,6 @@ def test_what_is_wrong_with_a_request_is_told(request_, message):
 @pytest.mark.parametrize(
     ("request_", "parameter", "message"),
     [
-        (Request((Message("user", "Hi"),)), "prompt", "no conversation"),
         (Request("a", meta="label"), "meta", "not supported"),
         (Request("a", parameters={"temprature": 1}), "temprature", "Did you mean 'temperature'?"),
         (Request("a", parameters={"x": 1}), "x", "no sampler has this parameter.$"),
@@ -446,6 +463,107 @@ def test_two_samplers_with_one_field_are_refused():
         over(gpt2(), [*say(), *say()])
 
 
+# more than text
+
+
+def test_ids_that_end_the_text_are_the_last_and_have_no_text():
+    engine = over(gpt2(), say())
+    request = Request(max_new_tokens=4, stop_ids=(99, 98), parameters={"say": "abcd"})
+    (found,) = together(engine, [request])
+    assert (found.ids, found.text, found.finish_reason) == ((97, 98), "a", "stop")
+
+
+def test_nothing_ends_the_text_before_the_fewest_ids_are_generated():
+    engine = over(toy_module(CONTEXT, end_at=2))
+    for fewest in (0, 1, 5, 9):
+        request = Request("a", max_new_tokens=30, min_new_tokens=fewest, stop_ids=(99,))
+        (found,) = together(engine, [request])
+        assert len(found.ids) == max(fewest, 2) + 1 if fewest > 2 else len(found.ids) <= 3
+        assert found.ids[-1] in {99, 257}
+        assert not {99, 257} & set(found.ids[:fewest])
+
+
+def test_a_sampler_that_ends_the_text_too_early_fails():
+    request = Request("a", min_new_tokens=3, stop_ids=(98,), parameters={"say": "ab"})
+    (error,) = together(over(gpt2(), say()), [request])
+    with pytest.raises(FstError, match="the sampler Say failed"):
+        raise error
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("new", [0, 3])
+def test_the_prompts_log_probabilities_are_those_of_a_plain_forward_pass(cache, new):
+    rng, module = random.Random(6), gpt2()
+    prompts = [random_prompt(rng, 150) for _ in range(5)] + [tuple(range(CONTEXT - new))]
+    requests = [Request(p, max_new_tokens=new, prompt_logprobs=2, seed=9) for p in prompts]
+    engine = over(module, standard(temperature=0.5), prefill_chunk=32, cache=cache)
+    for prompt, found in zip(prompts, together(engine, requests), strict=True):
+        with torch.no_grad():
+            expected = module(torch.tensor([prompt])).logits[0, :, :259].log_softmax(-1)
+        first, *others = found.prompt_logprobs
+        assert first is None
+        assert [each.id for each in others] == list(prompt[1:])
+        for each, row in zip(others, expected[:-1], strict=True):
+            assert each.logprob == pytest.approx(row[each.id].item(), abs=1e-4)
+            assert [p for _, p in each.top] == pytest.approx(row.topk(2).values.tolist(), abs=1e-4)
+        assert len(found.ids) == new
+        assert found.prompt_tokens == len(prompt)
+        assert found.finish_reason == "length"
+
+
+def test_the_first_chunk_alone_says_how_long_the_prompt_was():
+    engine = over(gpt2())
+
+    async def chunks():
+        return [chunk async for chunk in engine.stream(Request("abc", max_new_tokens=3))]
+
+    assert [chunk.prompt_tokens for chunk in asyncio.run(chunks())] == [4, None, None]
+
+
+def test_a_frontend_can_count_and_show_ids():
+    engine = over(gpt2())
+
+    async def both():
+        ids = await engine.encode("Ещё")
+        assert ids == tuple(ToyTokenizer().encode_prompt("Ещё"))
+        assert await engine.encode("a" * 20_000) == (256, *[97] * 20_000)
+        assert await engine.decode(ids) == "Ещё"
+        assert await engine.decode(ids[:2]) == "\ufffd"
+        for wrong in ((259,), (-1,), ("a",)):
+            with pytest.raises(UserError, match="ids: the id"):
+                await engine.decode(wrong)
+
+    asyncio.run(both())
+
+
+# conversations
+
+TURNS = (Message("system", "Be kind."), Message("user", " Hi "))
+
+
+def test_a_conversation_is_a_text_where_the_model_learned_none():
+    engine, script = over(gpt2(), say()), {"say": "  Hello you\nUser: me"}
+    ids = asyncio.run(engine.encode(TURNS))
+    assert ToyTokenizer().decode(ids) == "System: Be kind.\nUser: Hi\nAssistant:"
+    assert ids[0] == ToyTokenizer.bos_id
+    request = Request(TURNS, max_new_tokens=20, parameters=script)
+    (found,) = together(engine, [request])
+    assert (found.text, found.finish_reason) == ("Hello you", "stop")
+    (found,) = together(engine, [replace(request, parameters={"say": "\nUser: " + "x" * 20})])
+    assert (found.text, found.finish_reason) == ("", "stop")
+    (found,) = together(engine, [replace(request, stop=("you",))])
+    assert found.text == "Hello "
+
+
+@pytest.mark.parametrize(
+    "prompt", [(Message("narrator", "x"),), (TURNS[0], 5), (Message("user", 5),)], ids=str
+)
+def test_a_prompt_that_is_no_conversation_is_refused(prompt):
+    (error,) = together(over(gpt2()), [Request(prompt)])
+    assert isinstance(error, UserError)
+    assert str(error).startswith("prompt: ")
+
+
 # what runs beside what
 
 
@@ -482,7 +600,6 @@ def scheduler(module=None, *, max_running=8, cache_bytes=1e9):
     return Scheduler(
         Forward(module or gpt2(), ToyTokenizer.vocab_size),
         Sampling(greedy(), never=[256, 258]),
-        end_id=-1,
         max_running=max_running,
         prefill_chunk=32,
         cache_bytes=cache_bytes,
@@ -696,6 +813,49 @@ def test_a_thread_that_dies_tells_everybody_who_waits_and_comes():
             raise error
 
 
+def test_an_engine_whose_thread_died_or_is_closed_is_not_alive():
+    engine = over(gpt2())
+    assert engine.describe()["alive"]
+    engine._served.worker._scheduler.step = lambda: 1 / 0
+    together(engine, [Request("a")])
+    assert not engine.describe()["alive"]
+    closed = over(gpt2())
+    asyncio.run(closed.close())
+    assert not closed.describe()["alive"]
+
+
+def test_an_engine_that_hangs_is_not_alive_until_it_goes_on():
+    module, go_on = gpt2(), threading.Event()
+    module.register_forward_pre_hook(lambda *_: go_on.wait(5) and None)
+    engine = over(module, stall_seconds=0.05)
+
+    async def hang():
+        running = asyncio.create_task(engine.generate(Request("a", max_new_tokens=3)))
+        await asyncio.sleep(0.01)
+        assert engine.describe()["alive"]
+        await asyncio.sleep(0.1)
+        assert not engine.describe()["alive"]
+        go_on.set()
+        await running
+        assert engine.describe()["alive"]
+        await asyncio.sleep(0.1)  # nothing to do is no standstill
+        assert engine.describe()["alive"]
+
+    asyncio.run(hang())
+
+
+def test_who_has_waited_too_long_is_refused_and_who_runs_is_not():
+    engine = over(gpt2(), say(), max_running=1, waiting_seconds=0.03)
+    module = engine._served.forward.module
+    module.register_forward_pre_hook(lambda *_: time.sleep(0.005) and None)
+    request = Request("a", max_new_tokens=30, parameters={"say": "x" * 30})
+    first, *others = together(engine, [request] * 3)
+    assert first.text == "x" * 30
+    for error in others:
+        assert isinstance(error, EngineBusy)
+    assert engine.describe()["waiting"] == 0
+
+
 def test_a_closed_engine_has_no_thread():
     engine = over(gpt2())
 
@@ -776,15 +936,27 @@ def test_it_describes_what_it_serves():
     module = gpt2()
     assert over(module, max_running=5).describe() == {
         "name": "local",
+        "alive": True,
         "context_length": CONTEXT,
         "device": "cpu",
         "dtype": "float32",
         "parameters": module.num_parameters(),
         "cache": True,
+        "chat": "default",
+        "sampling": {},
         "max_running": 5,
         "running": 0,
         "waiting": 0,
     }
+
+
+def test_it_describes_the_parameters_that_a_request_may_override():
+    said = over(gpt2(), [*say(), *standard(temperature=0.7)]).describe()["sampling"]
+    assert {"say", "fail", "temperature", "top_k", "ignored_words"} <= set(said)
+    assert said["temperature"]["default"] == 0.7
+    assert said["temperature"]["maximum"] == 100
+    assert said["say"]["description"].startswith("What is written")
+    json.dumps(said)
 
 
 def test_a_saved_model_is_served_in_the_precision_of_the_settings(tmp_path):
@@ -900,6 +1072,29 @@ def test_bf16_is_chosen_where_the_processor_multiplies_it(tmp_path, monkeypatch,
     assert choose_dtype("auto", torch.device("cpu")) == dtype
     assert choose_dtype("fp32", torch.device("cpu")) == torch.float32
     assert choose_dtype("bf16", torch.device("cpu")) == torch.bfloat16
+
+
+@pytest.mark.parametrize("module", [gpt2, llama])
+def test_in_bf16_keys_are_kept_and_attended_to_in_float32(module):
+    rng = random.Random(7)
+    ids = [[5, *random_prompt(rng, 100)] for _ in range(4)]
+    narrow = module(**({"n_embd": 128} if module is gpt2 else {})).to(torch.bfloat16)
+    forward = Forward(narrow, 259, in_training=False)
+    assert forward.cache_dtype == torch.float32
+    cache = SlotCache(dtype=forward.cache_dtype)
+    for row in ids:
+        one = SlotCache([0], forward.cache_dtype)
+        forward([row[:-1]], one)
+        cache.append(one)
+    found = forward([row[-1:] for row in ids], cache)
+    assert found.dtype == torch.bfloat16
+    assert {held.dtype for pair in cache._layers.values() for held in pair} == {torch.float32}
+    expected = torch.cat([narrow(torch.tensor([row])).logits[:, -1:, :259] for row in ids])
+    exact = copy.deepcopy(narrow).float()
+    exact = torch.cat([exact(torch.tensor([row])).logits[:, -1:, :259] for row in ids])
+    assert (found - exact).abs().max() < 1.5 * (expected - exact).abs().max()
+    assert Forward(narrow, 259).cache_dtype is None
+    assert Forward(narrow.float(), 259, in_training=False).cache_dtype is None
 
 
 def test_a_device_that_is_not_there_is_told():

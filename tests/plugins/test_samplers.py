@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from fst_core import Rows
+from fst_core.errors import UserError
 from fst_core.plugins import registry
 from fst_core.settings import validate
 from fst_core.testing import SamplerContract
+from fst_core.testing.toys import ToyTokenizer
 
 VOCABULARY = 1000
 
@@ -65,6 +68,12 @@ class TestStandardAtItsDefaults(SamplerContract):
     overrides = {"temperature": 0}
 
 
+class TestStandardWithWords(SamplerContract):
+    use = "standard"
+    settings = {"typical_p": 0.9, "ignored_words": ["word", "a"]}
+    overrides = {"logit_bias": {"7": -100}}
+
+
 # against transformers
 
 
@@ -76,6 +85,7 @@ def processors():
         "top_k": peer.TopKLogitsWarper,
         "top_p": peer.TopPLogitsWarper,
         "min_p": peer.MinPLogitsWarper,
+        "typical_p": peer.TypicalLogitsWarper,
         "repetition_penalty": peer.RepetitionPenaltyLogitsProcessor,
     }
 
@@ -85,6 +95,7 @@ VALUES = {
     "top_k": [1, 2, 50, 999, 1000, 5000],
     "top_p": [0.001, 0.1, 0.5, 0.9, 0.999],
     "min_p": [0.001, 0.05, 0.3, 1.0],
+    "typical_p": [0.001, 0.2, 0.9, 0.999],
     "repetition_penalty": [0.5, 1.2, 5.0],
 }
 CASES = [(name, value) for name, values in VALUES.items() for value in values]
@@ -109,6 +120,7 @@ def test_all_parameters_apply_in_the_order_of_transformers():
     history = torch.randint(VOCABULARY, (16, 60), generator=torch.Generator().manual_seed(1))
     values = {
         "repetition_penalty": 1.3, "temperature": 0.8, "top_k": 40, "top_p": 0.8, "min_p": 0.05,
+        "typical_p": 0.7,
     }  # fmt: skip
     expected = logits.clone()
     for name, value in values.items():
@@ -118,8 +130,9 @@ def test_all_parameters_apply_in_the_order_of_transformers():
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
-def test_a_vocabulary_of_the_size_of_gpt2_is_cut_as_transformers_cuts_it():
-    logits = random_logits(4, 50_260, 2.0)
+@pytest.mark.parametrize("scale", [0.5, 2.0, 6.0])
+def test_a_vocabulary_of_the_size_of_gpt2_is_cut_as_transformers_cuts_it(scale):
+    logits = random_logits(4, 50_260, scale)
     expected = processors()["top_p"](0.9)(None, logits.clone())
     found = adjusted(logits, *[parameters(top_p=0.9)] * 4)
     assert torch.equal(kept(found), kept(expected))
@@ -136,6 +149,8 @@ def mixed():
         {"top_k": 5},
         {"top_p": 0.5},
         {"min_p": 0.2},
+        {"typical_p": 0.4},
+        {"logit_bias": {"3": 9.5, "7": -100}},
         {"repetition_penalty": 2},
         {"presence_penalty": 1.5},
         {"frequency_penalty": -0.5},
@@ -233,6 +248,75 @@ def test_presence_and_frequency_count_what_was_generated():
     assert found.tolist() == [[-0.75, -1.0, 0.0, 0.0, 0.0]]
 
 
+# biases and words
+
+
+def test_a_bias_is_added_to_its_ids_alone():
+    logits = random_logits(1)
+    found = adjusted(logits, parameters(logit_bias={"3": 2.5, "999": -100}))
+    assert found[0, 3] == logits[0, 3] + 2.5
+    assert found[0, 999] == logits[0, 999] - 100
+    found[0, [3, 999]] = logits[0, [3, 999]]
+    assert torch.equal(found, logits)
+
+
+def test_a_bias_for_an_id_that_is_none_is_told():
+    with pytest.raises(UserError, match="logit_bias: the id 1000 is not in the vocabulary of 1000"):
+        adjusted(random_logits(), parameters(logit_bias={"1000": 1}), *[parameters()] * 7)
+
+
+class Words(ToyTokenizer):
+    """One id a letter, but for these words and beginnings of words."""
+
+    pieces = ("cat", " cat", " con", "egory", " blue")
+    vocab_size = VOCABULARY
+
+    def encode(self, text):
+        ids, at = [], 0
+        while at < len(text):
+            fitting = [p for p in self.pieces if text.startswith(p, at)]
+            piece = max(fitting, key=len, default=text[at])
+            ids.append(300 + self.pieces.index(piece) if piece in self.pieces else ord(piece))
+            at += len(piece)
+        return ids
+
+    def decode(self, ids):
+        return "".join(self.pieces[i - 300] if i >= 300 else chr(i) for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("history", "word", "ruled_out"),
+    [
+        ("a", "cat", {" cat"}),  # "acat" would be another word
+        ("a ", "cat", {" cat", "cat"}),
+        ("", "cat", {" cat", "cat"}),
+        (" con", "cat", {" cat"}),
+        ("say bird", "birdie", set()),
+        ("say birdi", "birdie", {"e"}),
+        ("sbirdi", "birdie", set()),
+        ("a blue ", "bluebird", set()),
+        ("a bluebir", "bluebird", {"d"}),
+    ],
+)
+def test_a_word_that_is_ignored_is_never_completed(history, word, ruled_out):
+    tokenizer = Words()
+    own = [parameters(ignored_words=[word]), parameters()]
+    each = replace(rows(*own, history=[tokenizer.encode(history)] * 2), tokenizer=tokenizer)
+    logits = random_logits(2)
+    found = sampler("standard").adjust(logits.clone(), each)
+    expected = {i for text in ruled_out for i in tokenizer.encode(text)}
+    assert set((found[0] == -math.inf).nonzero().squeeze(1).tolist()) == expected
+    assert torch.equal(found[1], logits[1])
+
+
+def test_a_word_is_ignored_however_near_the_beginning_the_text_is():
+    tokenizer = Words()
+    for text in ("", "b", "bl", "cat"):
+        each = rows(parameters(ignored_words=["bluebird"]), history=[tokenizer.encode(text)])
+        found = sampler("standard").adjust(random_logits(1), replace(each, tokenizer=tokenizer))
+        assert kept(found).all()
+
+
 # settings
 
 
@@ -258,7 +342,13 @@ def test_presence_and_frequency_count_what_was_generated():
         ("presence_penalty", 2.1),
         ("presence_penalty", math.nan),
         ("frequency_penalty", -2.1),
-        ("typical_p", 0.5),
+        ("typical_p", 0),
+        ("typical_p", 1.1),
+        ("logit_bias", {"1": 101}),
+        ("logit_bias", {"one": 1}),
+        ("ignored_words", [""]),
+        ("ignored_words", "word"),
+        ("no_such_key", 0.5),
     ],
 )
 def test_values_out_of_bounds_are_refused(name, value):
@@ -287,6 +377,21 @@ def test_values_at_the_bounds_give_finite_numbers(values):
 
 
 # drawing
+
+
+@pytest.mark.parametrize("left", [1, 50, 256, 300, 1000])
+def test_a_draw_looks_at_what_is_left_and_draws_the_same_whatever_else_is_in_the_batch(left):
+    logits = random_logits(40)
+    ruled_out = torch.randperm(VOCABULARY, generator=torch.Generator().manual_seed(left))[left:]
+    logits[:, ruled_out] = -math.inf
+    uniform = [i / 40 for i in range(40)]
+    found = sampler("standard").draw(logits, rows(*[parameters()] * 40, uniform=uniform))
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    expected = [int((row <= u).sum()) for row, u in zip(cumulative, uniform, strict=True)]
+    assert found.tolist() == expected
+    flat = torch.cat([logits, torch.zeros(1, VOCABULARY)])
+    together = rows(*[parameters()] * 41, uniform=[*uniform, 0.5])
+    assert sampler("standard").draw(flat, together).tolist()[:-1] == expected
 
 
 def test_ids_are_drawn_as_often_as_their_probability_says():
