@@ -180,6 +180,9 @@ class TokenizerJson:
             # Without token_type_ids, which transformers 4 makes and GPT-2 adds to its input.
             "model_input_names": ["input_ids", "attention_mask"],
         }
+        if chat_template is None:
+            # As here: no text yields a control id. A template's text has to yield its own.
+            config["split_special_tokens"] = True
         content = self._tokenizer.to_str()
         if prefix:
             fields = json.loads(content)

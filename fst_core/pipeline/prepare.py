@@ -62,6 +62,12 @@ def _named(pipeline: Pipeline, path: Path) -> Plan:
     said = Fingerprint()
     for part in pipeline.parts("documents", "tokenizer"):
         said.add_part(part.place.strip("[]"), part)
+    if pipeline.documents is not None:
+        reader: Reader = pipeline.documents.build()
+        for split in reader.splits():
+            said.add(f"documents.{split}.content", reader.fingerprint(split))
+    if pipeline.tokenizer is not None:
+        said.add("tokenizer.content", pipeline.tokenizer.build().fingerprint())
     for name in ("max_sample_length", "min_sample_length"):
         if name in pipeline.dataset.model_fields_set:
             said.add(f"dataset.{name}", getattr(pipeline.dataset, name))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fst_engine.attention import WideAttention
+from fst_engine.cpu import CpuFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,13 +31,19 @@ class Forward:
         *,
         supports_cache: bool = True,
         in_training: bool = True,
+        pack: bool = False,
     ) -> None:
-        """Take a module; one that nobody trains, and that is in evaluation mode, stays in it."""
+        """Take a module; one that nobody trains, and that is in evaluation mode, stays in it.
+
+        With `pack`, a second copy of the weights makes products on a CPU faster.
+        """
         self.module = module
         self.supports_cache = supports_cache
         self._mode = _evaluating if in_training else nullcontext
         self.cache_dtype = None if in_training else _wide(module, self.dtype, self.device)
         """What keys and values are kept in; None: what the module computes them in."""
+        on_cpu = not in_training and self.device.type == "cpu"
+        self._functions = CpuFunctions(module, pack=pack) if on_cpu else nullcontext()
         self._vocab_size = vocab_size
         known = inspect.signature(module.forward).parameters
         # `transformers` 5.24 calls `cache` what it, and others, called `past_key_values` before.
@@ -71,7 +77,7 @@ class Forward:
         # Not inference mode: a buffer that the module makes here may take part in its training.
         if self._keeps:
             arguments["logits_to_keep"] = keep
-        with self._mode(self.module), torch.no_grad(), _attention(cache):
+        with self._mode(self.module), torch.no_grad(), self._functions:
             output = self.module(input_ids=torch.tensor(ids, device=device), **arguments)
         if cache is not None:
             cache.commit()
@@ -89,10 +95,6 @@ class Forward:
         """What the module computes in."""
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floating, torch.float32)
-
-
-def _attention(cache: SlotCache | None) -> AbstractContextManager[object]:
-    return nullcontext() if cache is None or cache.dtype is None else WideAttention()
 
 
 def _wide(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.dtype | None:

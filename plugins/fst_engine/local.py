@@ -102,6 +102,7 @@ class LocalEngine(Engine):
             model.tokenizer.vocab_size,
             supports_cache=supports_cache,
             in_training=False,
+            pack=self.settings.pack,
         )
         return self._over(forward, model.tokenizer, samplers, context_length, model.chat)
 

@@ -193,7 +193,7 @@ def test_samples_longer_than_the_models_positions_are_known_before_any_work(fold
     assert not (folder / "data").exists()
 
 
-def test_a_dataset_can_be_named(trained):
+def test_a_dataset_can_be_named(trained, folder):
     changes = {"dataset__path": str(trained.dataset), "run__name": "other"}
     made = tables(**changes)
     del made["documents"], made["tokenizer"]
@@ -202,6 +202,10 @@ def test_a_dataset_can_be_named(trained):
     assert outcome.model.as_posix() == "runs/other/1/model"
     with pytest.raises(ArtefactError, match="made from something else"):
         run(**changes, tokenizer__use="gpt2")
+    run("prepare", **changes)
+    (folder / "train.txt").write_text("other documents")
+    with pytest.raises(ArtefactError, match=r"documents\.train\.content"):
+        run("prepare", **changes)
 
 
 def test_a_model_is_not_measured_on_ids_of_another_tokenizer(trained):

@@ -1097,6 +1097,19 @@ def test_in_bf16_keys_are_kept_and_attended_to_in_float32(module):
     assert Forward(narrow.float(), 259, in_training=False).cache_dtype is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("module", [gpt2, llama])
+def test_packed_weights_compute_the_same(module, dtype):
+    served = module().to(dtype)
+    plain = Forward(served, 259, in_training=False)
+    packed = Forward(served, 259, in_training=False, pack=True)
+    ids = [[5, 9, 200, 31], [7, 7, 7, 7]]
+    expected, found = plain(ids, None, keep=4), packed(ids, None, keep=4)
+    assert packed._functions._packed
+    tolerance = 1e-5 if dtype is torch.float32 else 0.2
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
 def test_a_device_that_is_not_there_is_told():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in {"cpu", "cuda", "mps"}

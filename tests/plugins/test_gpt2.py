@@ -152,7 +152,7 @@ def test_transformers_gives_the_same_prompts_and_texts(gpt2, saved, tmp_path, mo
     theirs = AutoTokenizer.from_pretrained(str(tmp_path))
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (START, END, PAD)
     assert len(theirs) == gpt2.vocab_size
-    for text in ("", *TEXTS):
+    for text in ("", *TEXTS, "a [DOC_END] b"):
         ids = gpt2.encode_prompt(text)
         assert theirs(text)["input_ids"] == ids
         assert theirs.decode([*ids, END, PAD], skip_special_tokens=True) == gpt2.decode(ids)
