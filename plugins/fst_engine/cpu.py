@@ -74,9 +74,8 @@ class CpuFunctions(TorchFunctionMode):
 def _can_pack() -> bool:
     """Say whether this torch has what its compiler calls for the same purpose."""
     names = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in names
-    )
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch left it unannotated
+    return available and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def _wide(value: Any) -> Any:
