@@ -192,10 +192,6 @@ def test_several_problems_are_told_below_each_other(fst, tmp_path):
     )
 
 
-def _heed_interrupts():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def started(*arguments):
     """A process in which `fst wait` runs."""
     process = subprocess.Popen(
@@ -204,8 +200,6 @@ def started(*arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background job ignores SIGINT, and so would what it starts.
-        preexec_fn=None if os.name == "nt" else _heed_interrupts,  # noqa: PLW1509  # no threads here
     )
     assert process.stdout.readline() == "waiting\n"
     return process
