@@ -207,7 +207,7 @@ async def measure_gap(engine: Any, precision: str) -> None:
 
     for streams in STREAMS:
         ratios = []
-        for turn in range(3):
+        for turn in range(2):
             prompts = random_prompts(streams, seed=turn)
             times: list[list[float]] = [[] for _ in prompts]
             tasks = [

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduler"]
 
-LEAST: Final = 32
-"""A forward pass costs about as much as this many ids: it reads all weights."""
+LEAST: Final = 8
+"""A forward pass costs as much as this many ids at least: it reads all weights."""
+PACE: Final = 8, 2
+"""Of a long prompt, about so many ids, and so many for each running row, take two steps' time."""
 
 
 class Scheduler:
@@ -109,7 +111,7 @@ class Scheduler:
         budget = self._prefill_chunk
         while budget >= LEAST and (entering := self._next()):
             row, cache = entering
-            begin, end = _portion(row, cache, budget)
+            begin, end = self._portion(row, cache, budget)
             budget -= max(end - begin, LEAST)
             asked = row.prompt_logprobs is not None
             try:
@@ -129,6 +131,20 @@ class Scheduler:
                 if cache is not None:
                     self.cache.append(cache)
         return outcomes
+
+    def _portion(self, row: Row, cache: SlotCache | None, budget: int) -> tuple[int, int]:
+        """Return from where to where a prompt is read in this step.
+
+        One that is read in many steps is read slowly while others run; no rest is left that is not
+        worth a step.
+        """
+        if cache is None:
+            return 0, len(row.ids)
+        begin, share = cache.lengths[0], budget
+        if self.running and len(row.ids) > self._prefill_chunk:
+            share = min(budget, PACE[0] + PACE[1] * len(self.running))
+        left = len(row.ids) - begin
+        return begin, begin + (left if left <= share * 5 // 4 else share)
 
     def _score(self, row: Row, logits: torch.Tensor, begin: int) -> None:
         """Note the log probabilities of the prompt's ids that follow (T, V) logits."""
@@ -208,13 +224,6 @@ class Scheduler:
             self.running[index] = last
         if self._forward.supports_cache:
             self.cache.remove(index)
-
-
-def _portion(row: Row, cache: SlotCache | None, budget: int) -> tuple[int, int]:
-    """Return from where to where a prompt is read in this step; no rest is left that is not worth one."""
-    begin = cache.lengths[0] if cache is not None else 0
-    left = len(row.ids) - begin
-    return begin, begin + (left if cache is None or left < budget + LEAST else budget)
 
 
 def _ended(outcome: Token | Fault) -> bool:
