@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fst_core.artefacts.manifest import read_manifest
 from fst_core.artefacts.publish import locked, publishing
 from fst_core.dataset import Dataset
-from fst_core.errors import ArtefactError, UserError
+from fst_core.errors import ArtefactError, DocumentError, UserError
 from fst_core.pipeline.fingerprint import Fingerprint
 from fst_core.pipeline.plan import Plan, number
 from fst_core.pipeline.preparation import Preparation
@@ -64,8 +65,9 @@ def _named(pipeline: Pipeline, path: Path) -> Plan:
         said.add_part(part.place.strip("[]"), part)
     if pipeline.documents is not None:
         reader: Reader = pipeline.documents.build()
-        for split in reader.splits():
-            said.add(f"documents.{split}.content", reader.fingerprint(split))
+        with suppress(DocumentError):  # a dataset may outlive its documents
+            for split in reader.splits():
+                said.add(f"documents.{split}.content", reader.fingerprint(split))
     if pipeline.tokenizer is not None:
         said.add("tokenizer.content", pipeline.tokenizer.build().fingerprint())
     for name in ("max_sample_length", "min_sample_length"):
