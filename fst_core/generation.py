@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from fst_core.chance import uniform
 from fst_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ __all__ = [
     "Logprob",
     "Request",
     "gather",
-    "uniform",
 ]
 
 FinishReason = Literal["stop", "length"]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from fst_core import Rows, Sampler
+from fst_core.chance import uniform
 from fst_core.errors import FstError
-from fst_core.generation import Logprob, uniform
+from fst_core.generation import Logprob
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

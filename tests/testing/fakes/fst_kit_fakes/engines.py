@@ -4,8 +4,9 @@ import itertools
 import torch
 
 from fst_core import Chunk, Engine, Rows
+from fst_core.chance import uniform
 from fst_core.errors import FstError, UnsupportedParameter, UserError
-from fst_core.generation import Detokenizer, Logprob, uniform
+from fst_core.generation import Detokenizer, Logprob
 from fst_core.settings import validate
 
 
