@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fst_core.errors import UnsupportedParameter, UserError
+from fst_core.errors import UserError
 from fst_engine.prompts import check_ids
 from fst_engine.row import Row
 
@@ -35,11 +35,8 @@ class Admission:
         """Return the row of a request whose prompt has these ids.
 
         Raises:
-            UnsupportedParameter: a field of the request cannot be honoured.
             UserError: a value is wrong, or the prompt leaves no room.
         """
-        if request.meta is not None:
-            raise UnsupportedParameter("meta")
         for name, optional in _NUMBERS.items():
             value = getattr(request, name)
             if not isinstance(value, int) and not (optional and value is None):

@@ -92,6 +92,17 @@ class SlotCache:
                 held[len(self.lengths), :, :length] = source[0, :, :length]
         self.lengths.append(length)
 
+    def copy(self, row: int, length: int) -> SlotCache:
+        """Return a cache whose only row is a copy of the first positions of a row."""
+        copied = SlotCache([length], self.dtype)
+        copied._slots, copied._columns = 1, _columns(length)
+        for layer, pair in self._layers.items():
+            keys, values = (copied._like(held) for held in pair)
+            for held, new in zip(pair, (keys, values), strict=True):
+                new[0, :, :length] = held[row, :, :length]
+            copied._layers[layer] = keys, values
+        return copied
+
     def remove(self, row: int) -> None:
         """Remove a row; the last one takes its slot."""
         last = len(self.lengths) - 1

@@ -16,6 +16,7 @@ from fst_engine.admission import Admission
 from fst_engine.forward import Forward, attention_limits
 from fst_engine.parameters import Parameters
 from fst_engine.precision import choose_device, choose_dtype
+from fst_engine.prefixes import Prefixes
 from fst_engine.prompts import Prompts, check_ids, is_conversation
 from fst_engine.sampling import Sampling
 from fst_engine.scheduler import Scheduler
@@ -104,7 +105,10 @@ class LocalEngine(Engine):
             in_training=False,
             pack=self.settings.pack,
         )
-        return self._over(forward, model.tokenizer, samplers, context_length, model.chat)
+        prefixes = Prefixes(self.settings.prefix_gb * 1e9)
+        return self._over(
+            forward, model.tokenizer, samplers, context_length, model.chat, prefixes=prefixes
+        )
 
     def _over(
         self,
@@ -113,6 +117,8 @@ class LocalEngine(Engine):
         samplers: Samplers,
         context_length: int,
         chat: ChatTemplate,
+        *,
+        prefixes: Prefixes | None = None,
     ) -> Self:
         never = {i for i in (tokenizer.bos_id, tokenizer.pad_id) if i is not None}
         scheduler = Scheduler(
@@ -121,6 +127,7 @@ class LocalEngine(Engine):
             max_running=self.settings.max_running,
             prefill_chunk=self.settings.prefill_chunk,
             cache_bytes=self.settings.cache_gb * 1e9,
+            prefixes=prefixes,
         )
         worker = Worker(
             scheduler,
@@ -175,7 +182,8 @@ class LocalEngine(Engine):
             FstError: the model, a sampler, the chat template or the engine failed.
         """
         served = self._model()
-        row = served.admission.row(request, await served.prompts.encode(request.prompt))
+        ids = await served.prompts.encode(request.prompt, request.meta)
+        row = served.admission.row(request, ids)
         chat = is_conversation(request.prompt)
         stop = (*request.stop, *served.chat.stop) if chat else request.stop
         job = Job(row, Detokenizer(served.tokenizer, row.ids, stop, strip=chat))

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 from fst_core import Message
-from fst_core.errors import UserError
+from fst_core.errors import UnsupportedParameter, UserError
+from fst_core.meta import encode_prompt, labelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,23 +30,27 @@ class Prompts:
         self._tokenizer = tokenizer
         self._chat = chat
 
-    async def encode(self, prompt: Prompt) -> list[int]:
-        """Return the ids of a prompt.
+    async def encode(self, prompt: Prompt, meta: str | None = None) -> list[int]:
+        """Return the ids of a prompt, with its label as documents have theirs.
 
         Where no control id begins a document, an empty prompt goes on from the one that ends the
         document before.
 
         Raises:
+            UnsupportedParameter: a prompt of ids has a label.
             UserError: an id is not in the vocabulary, or the prompt is no prompt.
             FstError: the chat template failed.
         """
         if is_conversation(prompt):
-            return await asyncio.to_thread(self._chat.encode, prompt, self._tokenizer)
-        if isinstance(prompt, str) and len(prompt) > _SHORT:
-            return await asyncio.to_thread(self._tokenizer.encode_prompt, prompt)
+            turns = labelled(prompt, meta)
+            return await asyncio.to_thread(self._chat.encode, turns, self._tokenizer)
         if isinstance(prompt, str) or not prompt:
             text = prompt if isinstance(prompt, str) else ""
-            return self._tokenizer.encode_prompt(text) or [self._tokenizer.end_id]
+            if len(text) > _SHORT:
+                return await asyncio.to_thread(encode_prompt, self._tokenizer, text, meta)
+            return encode_prompt(self._tokenizer, text, meta) or [self._tokenizer.end_id]
+        if meta is not None:
+            raise UnsupportedParameter("meta", "ids are used as they are, without a label")
         return check_ids(prompt, self._tokenizer.vocab_size, "prompt")
 
 

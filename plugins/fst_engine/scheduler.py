@@ -11,6 +11,7 @@ import torch
 
 from fst_core.errors import FstError
 from fst_engine.cache import SlotCache
+from fst_engine.prefixes import LEAST_SHARED, Prefixes, shared_length
 from fst_engine.row import Fault, Token
 from fst_engine.sampling import failure, logprobs
 
@@ -47,7 +48,9 @@ class Scheduler:
         max_running: int,
         prefill_chunk: int,
         cache_bytes: float,
+        prefixes: Prefixes | None = None,
     ) -> None:
+        """With `prefixes`, ids that were read once are not read again, as long as the weights stay."""
         self.waiting: deque[Row] = deque()
         self.running: list[Row] = []
         self.cache = SlotCache(dtype=forward.cache_dtype)
@@ -57,6 +60,7 @@ class Scheduler:
         self._max_running = max_running
         self._prefill_chunk = prefill_chunk
         self._cache_bytes = cache_bytes
+        self._prefixes = prefixes if forward.supports_cache else None
         self._tickets = count()
         self._entering: tuple[Row, SlotCache | None] | None = None
         """The row whose prompt is being read, and its own cache until it joins."""
@@ -101,7 +105,9 @@ class Scheduler:
             return self._tell_apart(error)
         outcomes = self._choose(rows, logits[:, -1])
         for index in reversed(range(len(rows))):
-            if _ended(outcomes[index]):
+            if isinstance(outcomes[index], Fault):  # what the cache holds of it may be the reason
+                self._leave(index, keep=False)
+            elif _ended(outcomes[index]):
                 self._leave(index)
         return outcomes
 
@@ -166,11 +172,24 @@ class Scheduler:
     def _next(self) -> tuple[Row, SlotCache | None] | None:
         """Return the row whose prompt is to be read now, and its cache."""
         if self._entering is None and self.waiting and self._has_room(self.waiting[0]):
+            row = self.waiting.popleft()
             cache = None
             if self._forward.supports_cache:
-                cache = SlotCache([0], self._forward.cache_dtype)
-            self._entering = self.waiting.popleft(), cache
+                cache = self._begun(row) or SlotCache([0], self._forward.cache_dtype)
+            self._entering = row, cache
         return self._entering
+
+    def _begun(self, row: Row) -> SlotCache | None:
+        """Return a cache of the ids at a row's beginning that were read before, without its last."""
+        if self._prefixes is None or row.prompt_logprobs is not None:
+            return None
+        found, length = self._prefixes.find(row.ids)
+        place = 0
+        for slot, other in enumerate(self.running):
+            shared = shared_length(other.ids[: self.cache.lengths[slot]], row.ids)
+            if shared > max(length, LEAST_SHARED - 1):
+                found, length, place = self.cache, shared, slot
+        return None if found is None else found.copy(place, min(length, len(row.ids) - 1))
 
     def _has_room(self, row: Row) -> bool:
         if not self.running:
@@ -217,8 +236,10 @@ class Scheduler:
             outcomes.append(Token(row, chosen, logprob, reason))
         return outcomes
 
-    def _leave(self, index: int) -> None:
+    def _leave(self, index: int, *, keep: bool = True) -> None:
         """Take a row out of the batch; the last one takes its place, here as in the cache."""
+        if keep and self._prefixes is not None:
+            self._prefixes.keep(self.running[index].ids, self.cache, index)
         last = self.running.pop()
         if index < len(self.running):
             self.running[index] = last

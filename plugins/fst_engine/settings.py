@@ -32,6 +32,8 @@ class LocalSettings(Settings):
     """How many ids of new prompts are read between two tokens of the running requests."""
     cache_gb: float = Field(4.0, gt=0)
     """Keys and values of a batch take at most this many gigabytes; one request alone may take more."""
+    prefix_gb: float = Field(0.5, ge=0)
+    """Of finished texts, this many gigabytes are kept, for prompts that begin as they did; 0: none."""
 
 
 class RemoteSettings(Settings):

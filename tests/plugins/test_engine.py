@@ -235,11 +235,16 @@ def test_a_module_without_its_cache_generates_the_same(module):
     assert together(without, requests) == together(with_cache, requests)
 
 
-@pytest.mark.parametrize("module", [gpt2(), llama()], ids=["gpt2", "llama"])
-def test_200_mixed_requests_generate_what_they_do_alone(module):
-    requests = random_requests(200)
+@pytest.mark.parametrize(
+    ("module", "count"),
+    [(gpt2(), 200), (llama(), 200), pytest.param(gpt2(), 1000, marks=pytest.mark.slow)],
+    ids=["gpt2", "llama", "gpt2 at length"],
+)
+def test_mixed_requests_generate_what_they_do_alone(module, count):
+    requests = random_requests(count, seed=count)
     expected = alone(over(module, standard(), prefill_chunk=32), requests)
-    assert together(over(module, standard(), max_running=24), requests) == expected
+    engine = over(module, standard(), max_running=24, max_waiting=count)
+    assert together(engine, requests) == expected
 
 
 def test_rows_that_were_sent_back_for_lack_of_memory_go_on_as_they_would_have():
@@ -422,7 +427,7 @@ def test_what_is_wrong_with_a_request_is_told(request_, message):
 @pytest.mark.parametrize(
     ("request_", "parameter", "message"),
     [
-        (Request("a", meta="label"), "meta", "not supported"),
+        (Request((97,), meta="label"), "meta", "used as they are"),
         (Request("a", parameters={"temprature": 1}), "temprature", "Did you mean 'temperature'?"),
         (Request("a", parameters={"x": 1}), "x", "no sampler has this parameter.$"),
     ],
@@ -518,6 +523,16 @@ def test_the_first_chunk_alone_says_how_long_the_prompt_was():
         return [chunk async for chunk in engine.stream(Request("abc", max_new_tokens=3))]
 
     assert [chunk.prompt_tokens for chunk in asyncio.run(chunks())] == [4, None, None]
+
+
+def test_a_label_stands_before_the_prompt_as_before_a_document():
+    engine = over(gpt2(), greedy())
+    ids = (256, *b"poem\n---\nRoses")
+    labelled, same = alone(engine, [Request("Roses", 20, meta="poem"), Request(ids, 20)])
+    assert labelled == same
+    said = [Request((Message("user", "Hi"),), 20, meta="poem")]
+    said += [Request((Message("system", "poem"), Message("user", "Hi")), 20)]
+    assert len({generation.ids for generation in alone(engine, said)}) == 1
 
 
 def test_a_frontend_can_count_and_show_ids():
