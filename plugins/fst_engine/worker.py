@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
+import weakref
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fst_core.errors import EngineBusy, FstError
 from fst_core.generation import Chunk
@@ -65,6 +67,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         """Guards everything above but the scheduler, which is the thread's alone."""
+        _WORKERS.add(self)
 
     @property
     def running(self) -> int:
@@ -117,10 +120,10 @@ class Worker:
         """Fail all jobs, and end the thread after its step."""
         self._end(FstError("the engine is closed"))
 
-    def join(self) -> None:
-        """Wait until the thread has ended."""
+    def join(self, seconds: float | None = None) -> None:
+        """Wait until the thread has ended, or for so long."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         try:
@@ -188,6 +191,21 @@ class Worker:
             self._changed.notify()
         for job in jobs:
             _tell(job.loop, [(job, FstError(str(error)))])
+
+
+_WORKERS: weakref.WeakSet[Worker] = weakref.WeakSet()
+_LAST_STEP: Final = 5.0
+"""Seconds that a process waits for a step before it exits."""
+
+
+@atexit.register
+def _end_all() -> None:
+    """End every thread before the interpreter does: within a computation of torch, that aborts the process."""
+    workers = list(_WORKERS)
+    for worker in workers:
+        worker.close()
+    for worker in workers:
+        worker.join(_LAST_STEP)
 
 
 def _message(job: Job, outcome: Token | Fault) -> Chunk | FstError:

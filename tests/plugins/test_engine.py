@@ -7,10 +7,14 @@ import copy
 import gc
 import json
 import random
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import fst_engine.precision
@@ -896,6 +900,30 @@ def test_an_engine_that_nobody_closed_ends_with_its_last_reference():
     gc.collect()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_process_may_exit_while_its_engine_computes():
+    script = """
+        import asyncio, sys
+        sys.path.insert(0, sys.argv[1])
+        from test_engine import Request, gpt2, over
+
+        async def main():
+            engine = over(gpt2(n_layer=12, n_embd=512, n_positions=1024), context=1024)
+            chunks = engine.stream(Request("a", min_new_tokens=1000))
+            await anext(chunks)
+            return engine, chunks
+
+        kept = asyncio.new_event_loop().run_until_complete(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_engine_without_a_model_says_so():
