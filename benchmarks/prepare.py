@@ -9,6 +9,7 @@ vocabulary is GPT-2's. The rows take turns, so that whatever else
 the machine does meets all of them; the table has medians. The slow rows get the first `--slow-mb` of
 the same documents. The encoders alone find the documents in memory, and write nothing; `fst prepare`
 reads a delimited text file, and its time is that of the whole command until the dataset is published.
+The same documents as JSON lines and as a Parquet file have rows of their own.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ PIPELINE = """
 [run]
 name = "benchmark"
 [documents]
-use = "delimited"
+use = "{reader}"
 train = "{file}"
 [tokenizer]
 use = "gpt2"
 [dataset]
 root = "{root}"
 """
+READERS = {".txt": "delimited", ".jsonl": "jsonl", ".parquet": "parquet"}
 AT_ONCE = 1_000
 """Documents that an encoder alone gets at once."""
 
@@ -93,6 +95,25 @@ def write(folder: Path, corpus: str, size: int) -> int:
     return total
 
 
+def convert(folder: Path, corpus: str, size: int) -> int:
+    """Write the same documents as JSON lines and as a Parquet file; return the bytes of their text."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    total = 0
+    schema = pa.schema([("text", pa.string())])
+    with (
+        (folder / f"{size}.jsonl").open("w", encoding="utf-8", newline="\n") as lines,
+        parquet.ParquetWriter(folder / f"{size}.parquet", schema) as rows,
+    ):
+        texts = documents(corpus, size)
+        while batch := list(islice(texts, AT_ONCE)):
+            lines.writelines(json.dumps({"text": text}) + "\n" for text in batch)
+            rows.write_table(pa.table({"text": batch}, schema))
+            total += sum(len(text.encode()) for text in batch)
+    return total
+
+
 def run(*command: str) -> tuple[float, int, str]:
     """Run a program; return its seconds, its peak memory in bytes, and what it printed last."""
     begun = time.perf_counter()
@@ -112,7 +133,8 @@ def prepare(folder: Path, file: Path) -> tuple[float, int]:
     root = folder / "datasets"
     shutil.rmtree(root, ignore_errors=True)
     pipeline = folder / "pipeline.toml"
-    pipeline.write_text(PIPELINE.format(file=file.as_posix(), root=root.as_posix()))
+    names = {"file": file.as_posix(), "root": root.as_posix(), "reader": READERS[file.suffix]}
+    pipeline.write_text(PIPELINE.format(**names))
     seconds, memory, _ = run(FST, "prepare", str(pipeline))
     return seconds, memory
 
@@ -175,6 +197,7 @@ def run_clm(folder: Path, corpus: str, size: int) -> float:
 
 WORKERS: dict[str, Callable[[Path, str, int], float]] = {
     "write": write,
+    "convert": convert,
     "fastokens": partial(alone, "fastokens"),
     "tokenizers": partial(alone, "tokenizers"),
     "run_clm": run_clm,
@@ -210,6 +233,7 @@ def measure(folder: Path, corpus: str, mb: int, slow_mb: int, repeat: int) -> No
     """Measure all rows in turns."""
     size = work("write", folder, corpus, mb)
     slow = work("write", folder, corpus, slow_mb)
+    work("convert", folder, corpus, mb)
     write(folder, "plays", 10_000)
     whole, small = folder / f"{mb * 10**6}.txt", folder / "10000.txt"
     prepare(folder, small)
@@ -219,10 +243,13 @@ def measure(folder: Path, corpus: str, mb: int, slow_mb: int, repeat: int) -> No
         print("run_clm's way is left out: `datasets` is not installed (pip install datasets)\n")
     else:
         rows["run_clm"] = (slow_mb, slow)
-    seconds: dict[str, list[float]] = {name: [] for name in ("fst", "start", *rows)}
+    others = [suffix.removeprefix(".") for suffix in READERS if suffix != ".txt"]
+    seconds: dict[str, list[float]] = {name: [] for name in ("fst", "start", *others, *rows)}
     memory: dict[str, list[int]] = {"fst": [], "start": []}
     for turn in range(repeat + 1):
         found = {"fst": prepare(folder, whole), "start": prepare(folder, small)}
+        for kind in others:
+            found[kind] = prepare(folder, whole.with_suffix(f".{kind}"))
         for row, (megabytes, _) in rows.items():
             for made in ("run_clm", "cache"):
                 shutil.rmtree(folder / made, ignore_errors=True)
@@ -234,11 +261,13 @@ def measure(folder: Path, corpus: str, mb: int, slow_mb: int, repeat: int) -> No
                     memory[row].append(peak)
     middle = {row: median(values) for row, values in seconds.items()}
     speed = {row: given / middle[row] / 1e6 for row, (_, given) in rows.items()}
-    speed["fst"] = size / middle["fst"] / 1e6
+    speed |= {row: size / middle[row] / 1e6 for row in ("fst", *others)}
     speed["work"] = size / (middle["fst"] - middle["start"]) / 1e6
     titles = {
         "fst": "`fst prepare`, the whole command",
         "work": f"`fst prepare` without its start-up of {middle['start']:.2f} s",
+        "jsonl": "`fst prepare` of the same documents as JSON lines",
+        "parquet": "`fst prepare` of the same documents as a Parquet file",
         "fastokens": "`fastokens` alone, from memory to memory",
         "tokenizers": f"`tokenizers` alone, from memory to memory ({slow_mb} MB)",
         "run_clm": f"`transformers` + `datasets.map` as run_clm, 2 processes ({slow_mb} MB)",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fst_core.documents import Message
     from fst_core.interfaces.tokenizer import Tokenizer
 
-__all__ = ["DEFAULT", "SECONDS", "ChatTemplate"]
+__all__ = ["DEFAULT", "LEARNED", "SECONDS", "ChatTemplate"]
 
 DEFAULT: Final = """\
 {%- for message in messages %}
@@ -37,6 +37,16 @@ DEFAULT: Final = """\
 """
 """For models that learned no conversations: a text like a play's, as many stand in their documents."""
 
+LEARNED: Final = """\
+{{- bos_token }}
+{%- for message in messages %}
+{{- message.role | capitalize }}: {{ message.content | trim }}
+{%- if message.role == 'assistant' %}{{ eos_token }}{% else %}{{ '\\n' }}{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}
+"""
+"""What conversations are learned by where the tokenizer has no template of its own: each answer is ended."""
+
 SECONDS: Final = 1.0
 """How long a template may take, once its process runs."""
 
@@ -44,12 +54,14 @@ _LARGEST: Final = 256 * 1024
 """Characters of a template; those in use have some 10,000."""
 _ROLES: Final = ("system", "user", "assistant")
 _TOKENS: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
+_BEGIN, _END = "[DOC_START]", "[DOC_END]"
+"""How a tokenizer's control ids are spelled in `LEARNED` where it has no spelling of its own."""
 
 
 class ChatTemplate:
     """Turns conversations into ids; `kind` says whether the model learned it ("trained").
 
-    Thread-safe. The default template needs no process, as it is known.
+    Thread-safe. The templates that are known here need no process.
     """
 
     def __init__(
@@ -66,12 +78,22 @@ class ChatTemplate:
             variables: what it may name, as `bos_token`.
         """
         self.kind = "default" if source is None else "trained"
+        self.source = DEFAULT if source is None else source
         self._control = dict(control or {})
-        self._renderer = None if source is None else _Renderer(source, dict(variables or {}))
+        self._variables = dict(variables or {})
+        known = self.source in {DEFAULT, LEARNED}
+        self._renderer = None if known else _Renderer(self.source, self._variables)
 
     @classmethod
-    def read(cls, directory: Path, *, trained: bool) -> ChatTemplate:
+    def read(
+        cls, directory: Path, *, trained: bool, tokenizer: Tokenizer | None = None
+    ) -> ChatTemplate:
         """Read the template of a directory that a tokenizer or a model was saved in.
+
+        Args:
+            directory: where it lies, beside the files of the tokenizer.
+            trained: whether the model learned it; if not, it is the default one.
+            tokenizer: whose control ids stand for tokens that no file spells.
 
         Raises:
             ArtefactError: it is missing, damaged or too large.
@@ -85,10 +107,30 @@ class ChatTemplate:
             raise ArtefactError(f"{path}: not UTF-8 at byte {error.start}") from None
         if len(source) > _LARGEST:
             raise ArtefactError(f"{path}: longer than {_LARGEST} characters")
+        return cls._of(source, directory, tokenizer)
+
+    @classmethod
+    def to_learn(cls, directory: Path, tokenizer: Tokenizer) -> ChatTemplate:
+        """Return the template that conversations are learned by: that of a saved tokenizer, else `LEARNED`.
+
+        Raises:
+            ArtefactError: it is damaged or too large.
+        """
+        if (directory / TEMPLATE).is_file():
+            return cls.read(directory, trained=True, tokenizer=tokenizer)
+        return cls._of(LEARNED, directory, tokenizer)
+
+    @classmethod
+    def _of(cls, source: str, directory: Path, tokenizer: Tokenizer | None) -> ChatTemplate:
         fields = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else {}
         named = {name: _content(fields.get(name)) for name in _TOKENS}
         variables = {name: token for name, token in named.items() if token is not None}
-        return cls(source, _control_tokens(directory / TOKENIZER), variables)
+        control = _control_tokens(directory / TOKENIZER)
+        if source == LEARNED and tokenizer is not None:
+            if tokenizer.bos_id is not None:
+                control[variables.setdefault("bos_token", _BEGIN)] = tokenizer.bos_id
+            control[variables.setdefault("eos_token", _END)] = tokenizer.end_id
+        return cls(source, control, variables)
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -105,18 +147,76 @@ class ChatTemplate:
             FstError: the template fails, or takes too long.
             MissingDependency: it needs jinja2.
         """
+        turns, mark = self._marked(messages)
+        return self._ids(self._render(turns, to_answer=True), mark, tokenizer)
+
+    def encode_turn(
+        self, messages: Sequence[Message], tokenizer: Tokenizer
+    ) -> tuple[list[int], list[int]]:
+        """Return `encode` of all messages but the last, the assistant's, and what the model is to answer.
+
+        What ends an answer is the control token that the template writes behind it, else the
+        tokenizer's `end_id`.
+
+        Raises:
+            UserError: a role is unknown, or a message is no message.
+            FstError: the template fails, or takes too long.
+            MissingDependency: it needs jinja2.
+        """
+        turns, mark = self._marked(messages)
+        content = turns[-1]["content"].strip()
+        before = self._render(turns[:-1], to_answer=True)
+        whole = self._render(turns, to_answer=False)
+        if whole.startswith(before):
+            answer = whole[len(before) :]
+        else:  # a template may lead into an answer otherwise than it writes one
+            at = whole.rfind(content)
+            answer = whole[at:] if at >= 0 else content
+        end = max(answer.find(content), 0) + len(content)
+        behind = self._pieces(answer[end:])
+        ended = next((n for n, piece in enumerate(behind, 1) if piece in self._control), 0)
+        answer = answer[:end] + "".join(behind[:ended])
+        prompt_ids = self._ids(before, mark, tokenizer)
+        ids = self._ids(before + answer, mark, tokenizer)
+        if ids[: len(prompt_ids)] == prompt_ids:
+            ids = ids[len(prompt_ids) :]
+        else:  # a token would stand across the border
+            first, *rest = self._pieces(answer) or [""]
+            ids = [] if first in self._control else tokenizer.encode(first.replace(mark, ""))
+            ids += self._ids("".join(rest) if ids else answer, mark, tokenizer)
+        return prompt_ids, ids if ended else [*ids, tokenizer.end_id]
+
+    def _marked(self, messages: Sequence[Message]) -> tuple[list[dict[str, str]], str]:
+        """Return turns whose contents hold no control token, thanks to a mark, and the mark."""
         turns = [_turn(message) for message in messages]
-        if self._renderer is None:
-            return tokenizer.encode_prompt(_default(turns))
         mark = _unused("".join(turn["content"] for turn in turns))
-        marked = [turn | {"content": self._harmless(turn["content"], mark)} for turn in turns]
-        text = self._renderer.render(marked)
+        return [turn | {"content": self._harmless(turn["content"], mark)} for turn in turns], mark
+
+    def _render(self, turns: Sequence[Mapping[str, str]], *, to_answer: bool) -> str:
+        """Return a conversation's text; with `to_answer`, up to where the assistant's next turn begins."""
+        if self._renderer is not None:
+            return self._renderer.render(turns, to_answer=to_answer)
+        begin, end = "", "\n"
+        if self.kind == "trained":
+            begin, end = (self._variables.get(name, "") for name in _TOKENS[:2])
+        lines = (
+            f"{turn['role'].capitalize()}: {turn['content'].strip()}"
+            + (end if turn["role"] == "assistant" else "\n")
+            for turn in turns
+        )
+        return begin + "".join(lines) + "Assistant:" * to_answer
+
+    def _ids(self, text: str, mark: str, tokenizer: Tokenizer) -> list[int]:
+        """Return the ids of a rendered text, of which what is no control token is encoded as a prompt is."""
+        if self.kind == "default":
+            return tokenizer.encode_prompt(text.replace(mark, ""))
+        framed = int(tokenizer.bos_id is not None)
         ids: list[int] = []
         for piece in self._pieces(text):
             if piece in self._control:
                 ids.append(self._control[piece])
             else:
-                ids.extend(tokenizer.encode(piece.replace(mark, "")))
+                ids.extend(tokenizer.encode_prompt(piece.replace(mark, ""))[framed:])
         return ids
 
     def _pieces(self, text: str) -> list[str]:
@@ -147,7 +247,7 @@ class _Renderer:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, str]], *, to_answer: bool) -> str:
         """Return what the template writes; if it fails badly, the next call begins anew.
 
         Raises:
@@ -157,7 +257,8 @@ class _Renderer:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._process = self._begin()
-            answer = _ask(self._process, json.dumps(messages), SECONDS)
+            task = json.dumps({"messages": messages, "add_generation_prompt": to_answer})
+            answer = _ask(self._process, task, SECONDS)
         if answer is None:
             raise FstError(f"{TEMPLATE}: took more than {SECONDS:g} s, or too much memory")
         if "error" in answer:
@@ -221,12 +322,6 @@ def _turn(message: object) -> dict[str, str]:
         known = ", ".join(_ROLES)
         raise UserError(f"prompt: the role {role!r:.40} is not known. There are: {known}")
     return {"role": role, "content": content}
-
-
-def _default(turns: Sequence[Mapping[str, str]]) -> str:
-    """Return what the default template renders."""
-    lines = (f"{turn['role'].capitalize()}: {turn['content'].strip()}\n" for turn in turns)
-    return "".join(lines) + "Assistant:"
 
 
 def _unused(text: str) -> str:

@@ -33,9 +33,7 @@ def main() -> None:
         try:
             # Here, since to compile may take as long as to render.
             template = template or environment.from_string(first["template"])
-            text = template.render(
-                messages=json.loads(line), add_generation_prompt=True, **first["variables"]
-            )
+            text = template.render(**json.loads(line), **first["variables"])
             _answer({"text": text})
         except Exception as error:  # noqa: BLE001  # a stranger's template may fail in any way
             _answer({"error": _told(error)})

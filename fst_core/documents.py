@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,12 +11,18 @@ import numpy as np
 from fst_core.chance import uniform
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-__all__ = ["Document", "Message", "Split", "cut_last", "held_out"]
+__all__ = ["EMPTY", "Document", "Message", "ReadReport", "Split", "cut_last", "held_out"]
 
 Split = Literal["train", "valid"]
 """The two parts of a corpus."""
+
+
+EMPTY = "empty documents"
+"""The reason under which a reader counts the documents of nothing but white space that it left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,26 @@ class Document:
     def __post_init__(self) -> None:
         if (self.text is None) == (self.messages is None):
             raise ValueError("a document has either a text or messages")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReport:
+    """What a reading left out, and what it decided by itself."""
+
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """How many of what were left out, by a noun in the plural, such as "empty documents"."""
+    encodings: Mapping[str, str] = field(default_factory=dict)
+    """The encoding of each file for which one was chosen."""
+    problems: tuple[str, ...] = ()
+    """A line for each file that was left out, at most a hundred."""
+
+    def __add__(self, other: ReadReport) -> ReadReport:
+        """Return the report of two readings."""
+        return ReadReport(
+            dict(Counter(self.dropped) + Counter(other.dropped)),
+            {**self.encodings, **other.encodings},
+            self.problems + other.problems,
+        )
 
 
 def held_out(count: int, share: float, seed: int) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ from fst_core.safe_cuts import can_be_cut, pieces
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from fst_core.interfaces.tokenizer import FlatIds
@@ -87,6 +88,7 @@ class Bulk:
         """Why the fast encoder is not used; None while it is, or where texts are too few to matter."""
         self._stride = max(characters * _EXCERPT // _SAMPLE, _EXCERPT)
         self._tokenizer: Tokenizer | None = None
+        self._description = ""
         self._fast: Any = None
         self._begin()
 
@@ -104,20 +106,46 @@ class Bulk:
         Raises:
             EncodersDiffer: the fast encoder is wrong about one of them.
         """
-        if tokenizer is not self._tokenizer:
-            self._tokenizer = tokenizer
-            self._fast = None
-            self.cuts = can_be_cut(tokenizer)
-        characters = sum(map(len, texts))
-        begin = self._seen
-        self._seen += characters
-        if self._fast is None and self.why_not is None and self._seen > _SAMPLE:
-            self._fast, self.why_not = _open(tokenizer)
-        if self._fast is not None:
-            self._check(texts, begin)
+        self._prepare(tokenizer, texts)
         if self.cuts and any(len(text) > _PIECE for text in texts):
             return self._encode_pieces(texts, before, after)
         return self._encode(surrounded(texts, before, after))
+
+    def encode_long(
+        self, tokenizer: Tokenizer, text: str, before: str = "", after: str = ""
+    ) -> Iterator[NDArray[np.uint32]]:
+        """Yield what `encode` returns of one text, some of its ids at a time where it may be cut.
+
+        Raises:
+            EncodersDiffer: the fast encoder is wrong about it.
+        """
+        self._prepare(tokenizer, [text])
+        if not self.cuts:
+            yield self._encode(surrounded([text], before, after))[0]
+            return
+        waiting: list[str] = []
+        characters = 0
+        for piece in _pieces_between(text, before, after):
+            waiting.append(piece)
+            characters += len(piece)
+            if characters >= _AT_ONCE:
+                yield self._encode(waiting)[0]
+                waiting, characters = [], 0
+        yield self._encode(waiting)[0]
+
+    def _prepare(self, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+        """Choose the encoder of texts that come next, and compare it with the reference."""
+        if tokenizer is not self._tokenizer:
+            self._tokenizer = tokenizer
+            self._fast = None
+            self._description = tokenizer.to_str()
+            self.cuts = can_be_cut(self._description)
+        begin = self._seen
+        self._seen += sum(map(len, texts))
+        if self._fast is None and self.why_not is None and self._seen > _SAMPLE:
+            self._fast, self.why_not = _open(self._description)
+        if self._fast is not None:
+            self._check(texts, begin)
 
     def _encode(self, texts: Sequence[str]) -> FlatIds:
         assert self._tokenizer is not None
@@ -188,7 +216,7 @@ class Bulk:
             "used": _named(FAST),
             "equal_to": _named(REFERENCE),
             "on_bytes": self._checked_bytes,
-            "tokenizer_sha256": hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest(),
+            "tokenizer_sha256": hashlib.sha256(self._description.encode()).hexdigest(),
         }
 
 
@@ -225,14 +253,14 @@ def _encode_fast(fast: Any, texts: Sequence[str]) -> FlatIds:
     return np.frombuffer(ids, "<u4"), np.frombuffer(offsets, "<u8").astype(np.int64)
 
 
-def _open(tokenizer: Tokenizer) -> tuple[Any, str | None]:
-    """Return the fast encoder, or why there is none."""
+def _open(description: str) -> tuple[Any, str | None]:
+    """Return the fast encoder of a tokenizer.json, or why there is none."""
     try:
         import fastokens  # type: ignore[import-untyped]  # it ships no types
     except ImportError:
         return None, f"{FAST} is not installed"
     try:
-        return fastokens.Tokenizer.from_json_str(tokenizer.to_str()), None
+        return fastokens.Tokenizer.from_json_str(description), None
     except Exception as error:  # noqa: BLE001  # the library raises nothing narrower
         return None, f"{_named(FAST)} cannot read this tokenizer: {one_line(error)}"
 

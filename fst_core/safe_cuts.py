@@ -17,8 +17,6 @@ from unicodedata import ucd_3_2_0
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tokenizers import Tokenizer
-
 __all__ = ["can_be_cut", "pieces"]
 
 _GPT2: Final = (
@@ -35,9 +33,9 @@ _CL100K: Final = tuple(
 _PATTERNS: Final = frozenset((*_GPT2, *_CL100K))
 
 
-def can_be_cut(tokenizer: Tokenizer) -> bool:
-    """Return whether `pieces` of a text are known to have the ids of the whole."""
-    said: dict[str, Any] = json.loads(tokenizer.to_str())
+def can_be_cut(description: str) -> bool:
+    """Return whether `pieces` of a text are known to have the ids of the whole, by a tokenizer.json."""
+    said: dict[str, Any] = json.loads(description)
     if said["normalizer"] is not None or said["model"]["type"] != "BPE":
         return False
     if not all(token["special"] for token in said["added_tokens"]):  # they may hold white space

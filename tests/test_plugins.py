@@ -22,12 +22,17 @@ from fst_core.plugins import DISTRIBUTION, registry
 
 BUNDLED = {
     "bytes",
+    "documents",
     "engine",
     "evaluation",
+    "executors",
+    "fastapi",
     "files",
     "gpt2",
     "lightning",
+    "ray",
     "samplers",
+    "telegram",
     "transformers",
 }
 
@@ -98,7 +103,9 @@ def test_a_wrong_hook_is_a_problem_that_says_what_is_wrong(with_fakes, plugin, r
     found = with_fakes("hooks", "toy")
     assert reason in problem(found, plugin).reason
     assert not any(o.distribution == "fst-fake-hooks" for o in found.offers)
-    assert len(found.hooks.hook.fst_metrics.get_hookimpls()) == 1  # that of the toy
+    watching = [each.plugin_name for each in found.hooks.hook.fst_metrics.get_hookimpls()]
+    assert not any("hooks" in name for name in watching)
+    assert "fst-fake-toy:toy" in watching
 
 
 def test_a_lazy_name_of_a_hook_module_is_left_alone(with_fakes):

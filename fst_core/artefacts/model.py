@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -56,6 +57,19 @@ class LoadedModel:
     """How its conversations become ids."""
 
     @property
+    def name(self) -> str:
+        """What people call it: the name of its run, else that of its directory or file."""
+        path = self.directory.resolve()
+        path = path.parent if path.name == "model" else path
+        return (
+            path.parent.name
+            if path.name.isdecimal()
+            else path.stem
+            if path.is_file()
+            else path.name
+        )
+
+    @property
     def context_length(self) -> int:
         """The longest sequence of ids that the module takes."""
         return int(self.manifest["counts"]["context_length"])
@@ -66,9 +80,20 @@ def save_model(
     model: Model,
     module: torch.nn.Module,
     tokenizer_directory: Path,
+    *,
+    chat_template: Path | None = None,
     **fields: Any,
 ) -> None:
-    """Write a model with its tokenizer and manifest into an empty directory."""
+    """Write a model with its tokenizer and manifest into an empty directory.
+
+    Args:
+        directory: where to.
+        model: the component of the module.
+        module: what was trained.
+        tokenizer_directory: where its tokenizer was saved.
+        chat_template: the template by which it learned conversations, if it did.
+        fields: what else the manifest says.
+    """
     from fst_core.chat import DEFAULT
 
     model.save(module, directory)
@@ -76,6 +101,9 @@ def save_model(
     for name in _BESIDE_WEIGHTS:
         if (tokenizer_directory / name).is_file():
             shutil.copyfile(tokenizer_directory / name, directory / name)
+    if chat_template is not None:
+        shutil.copyfile(chat_template, directory / _TEMPLATE)
+        _let_templates_write_control_tokens(directory / "tokenizer_config.json")
     chat = "trained"
     if not (directory / _TEMPLATE).is_file():
         (directory / _TEMPLATE).write_text(DEFAULT, "utf-8", newline="\n")
@@ -85,6 +113,15 @@ def save_model(
         "parameters": sum(p.numel() for p in module.parameters()),
     }
     write_manifest(directory, "model", counts=counts, chat=chat, **fields)
+
+
+def _let_templates_write_control_tokens(config: Path) -> None:
+    """Let `transformers` take a control token in a rendered conversation for what it is."""
+    if config.is_file():
+        fields = json.loads(config.read_bytes())
+        fields.pop("split_special_tokens", None)
+        text = json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
+        config.write_text(text, "utf-8", newline="\n")
 
 
 def is_foreign(path: Path) -> bool:
@@ -114,7 +151,8 @@ def load_model(directory: Path) -> LoadedModel:
         "model", _component(manifest, "model", directory), str(directory)
     ).implementation()
     module = model_class.load(directory).eval()
-    chat = ChatTemplate.read(directory, trained=manifest.get("chat") == "trained")
+    trained = manifest.get("chat") == "trained"
+    chat = ChatTemplate.read(directory, trained=trained, tokenizer=tokenizer)
     return LoadedModel(directory, manifest, module, tokenizer, model_class, chat)
 
 
@@ -136,7 +174,7 @@ def _load_foreign(path: Path) -> LoadedModel:
     with tempfile.TemporaryDirectory() as saved:
         tokenizer.save(Path(saved))
         trained = (Path(saved) / _TEMPLATE).is_file()
-        chat = ChatTemplate.read(Path(saved), trained=trained)
+        chat = ChatTemplate.read(Path(saved), trained=trained, tokenizer=tokenizer)
     manifest = {"counts": {"context_length": model.context_length}}
     return LoadedModel(path, manifest, module, tokenizer, type(model), chat)
 

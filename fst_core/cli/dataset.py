@@ -1,16 +1,16 @@
-"""`fst dataset`: look into a prepared dataset, and check that it is what was written."""
+"""`fst dataset`: look into prepared datasets, check, join, export and import them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fst_core.cli.options import path_argument
+from fst_core.cli.options import path_argument, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from fst_core.dataset import Dataset, Samples
     from fst_core.dataset.statistics import LengthBin
@@ -22,7 +22,7 @@ _BAR: Final = 40
 
 @click.group("dataset", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Look into a prepared dataset."""
+    """Look into a prepared dataset, check it, or move it."""
 
 
 @command.command("verify")
@@ -55,6 +55,83 @@ def show_command(directory: Path, samples: int) -> None:
         click.echo(printable(line))
 
 
+@command.command("join")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+def join_command(target: Path, shards: tuple[Path, ...]) -> None:
+    """Join SHARDS, which `fst prepare --shard` made, to the dataset TARGET, a new directory.
+
+    It has the bytes that one run would have written.
+    """
+    from fst_core.pipeline.prepare import join_shards
+
+    click.echo(join_shards(shards, target).directory)
+
+
+@command.command("export")
+@path_argument("directory")
+@click.argument("prefix", type=click.Path(path_type=Path))
+def export_command(directory: Path, prefix: Path) -> None:
+    """Write the dataset in DIRECTORY in Megatron's format: PREFIX_train.bin and .idx, PREFIX_valid likewise.
+
+    A sequence is a document, as far as it is in samples.
+    """
+    from fst_core.artefacts.model import load_tokenizer
+    from fst_core.dataset import Dataset
+    from fst_core.dataset.megatron import document_starts, write_megatron
+
+    dataset = Dataset.open(directory)
+    tokenizer = load_tokenizer(directory, dataset.manifest)
+    for split, samples in (("train", dataset.train), ("valid", dataset.valid)):
+        starts = document_starts(
+            samples, dataset.max_sample_length, tokenizer.bos_id, tokenizer.end_id
+        )
+        write_megatron(prefix.with_name(f"{prefix.name}_{split}"), samples, starts)
+        click.echo(f"{prefix}_{split}: {len(starts):,} documents of {samples.tokens:,} ids")
+        if samples.loss is not None:
+            tell(f"{split}: the format cannot say which ids carry no loss; all will.")
+
+
+@command.command("import")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--train", required=True, type=click.Path(path_type=Path), help="Of the files to train on."
+)
+@click.option(
+    "--valid", type=click.Path(path_type=Path),
+    help="Of the files to validate on; without, a share of the documents is held out.",
+)  # fmt: skip
+@click.option(
+    "--tokenizer", required=True, type=click.Path(path_type=Path),
+    help="A dataset or a model that has it, or a directory that `pretrained` opens.",
+)  # fmt: skip
+@click.option("--max-sample-length", default=256, show_default=True, type=click.IntRange(2))
+@click.option("--min-sample-length", default=8, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--valid-share", default=0.05, show_default=True, type=click.FloatRange(0, 1, True, True)
+)
+@click.option("--seed", default=228, show_default=True, type=click.IntRange(0))
+def import_command(
+    *, target: Path, train: Path, valid: Path | None, tokenizer: Path, seed: int, **settings: Any
+) -> None:
+    """Make the dataset TARGET, a new directory, of a corpus in Megatron's format.
+
+    Its two files are named by their path without .bin and .idx.
+    """
+    from fst_core.pipeline.imported import import_megatron
+    from fst_core.pipeline.pipeline import DatasetSettings
+
+    dataset = import_megatron(
+        target,
+        train=train,
+        valid=valid,
+        tokenizer=tokenizer,
+        settings=DatasetSettings(**settings),
+        seed=seed,
+    )
+    click.echo(dataset.directory)
+
+
 def _lines(dataset: Dataset, tokenizer: Tokenizer, shown: int) -> Iterator[str]:
     from fst_core.cli.columns import columns
     from fst_core.dataset.statistics import length_bins, spread
@@ -83,10 +160,12 @@ def _lines(dataset: Dataset, tokenizer: Tokenizer, shown: int) -> Iterator[str]:
 
 def _figures(samples: Samples, documents: object) -> list[tuple[str, str]]:
     lengths = samples.lengths()
+    learned = [] if samples.loss is None else [("tokens with loss", f"{int(samples.loss.sum()):,}")]
     return [
         ("documents", f"{documents:,}" if isinstance(documents, int) else "unknown"),
         ("samples", f"{len(samples):,}"),
         ("tokens", f"{samples.tokens:,}"),
+        *learned,
         ("bytes of text", f"{samples.text_bytes:,}"),
         ("bytes a token", f"{samples.text_bytes / max(samples.tokens, 1):.2f}"),
         ("tokens a sample", f"{lengths.mean() if len(lengths) else 0:.1f}"),

@@ -36,12 +36,15 @@ COMMANDS = {
     "To write a pipeline": {
         "init": "Write a commented pipeline.toml to begin with.",
         "check": "Check what a pipeline says and what it needs.",
+        "plan": "Say before a run what it will take: memory, steps, time.",
         "schema": "Print the JSON Schema of pipeline.toml, for editors.",
     },
     "To see what is there": {
         "list-plugins": "List what is installed, and what is broken.",
         "describe": "Show a component's settings and where it comes from.",
         "inspect": "Show what made a dataset, a model or a run.",
+        "runs": "List the runs, and how well each did.",
+        "compare": "Show how two runs differ.",
         "dataset": "Look into a prepared dataset, or verify it.",
         "doctor": "Look for what would keep FST from working here.",
     },

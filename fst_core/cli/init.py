@@ -26,10 +26,7 @@ _BEGINNING: dict[str, tuple[str | None, Mapping[str, Any]]] = {
     "tokenizer": ("bpe", {}),
     "dataset": (None, {"max_sample_length": None}),
     "model": ("gpt2", {"n_layer": None, "n_head": None, "n_embd": None}),
-    "trainer": (
-        "lightning",
-        {"batch_size": None, "learning_rate": None, "lightning.max_epochs": 10},
-    ),
+    "trainer": ("lightning", {"batch_size": None, "lightning.max_epochs": 10}),
     "sampler": ("standard", {"temperature": None}),
     "evaluate": ("perplexity", {}),
     "engine": ("local", {}),
@@ -100,7 +97,7 @@ def _lines(path: Path) -> Iterator[str]:
         yield ""
     for use in registry().names("frontend"):
         yield from _comment(registry().find("frontend", use).component.summary)
-        yield from ("#[[serve]]", f'#use = "{use}"', "")
+        yield from ("# [[serve]]", f'# use = "{use}"', "")
 
 
 def _keys(cls: type[BaseModel], values: Mapping[str, Any]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """A dataset as it lies on disk, opened without reading it.
 
-A split is a folder of two arrays: `corpus.npy`, the ids of all samples one after another, uint16
-where the vocabulary fits and else uint32, and `sample_start_positions.npy`, int64, where each
-sample begins in it.
+A split is a folder of arrays: `corpus.npy`, the ids of all samples one after another, uint16 where
+the vocabulary fits and else uint32; `sample_start_positions.npy`, int64, where each sample begins in
+it; and, where some id carries no loss, `loss_mask.npy`, uint8, 1 for each that does and 0 for others.
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Dataset", "Samples", "token_dtype"]
+__all__ = ["IGNORED", "TEMPLATE", "Dataset", "Samples", "open_split", "token_dtype"]
 
 CORPUS = "corpus.npy"
 STARTS = "sample_start_positions.npy"
+LOSS = "loss_mask.npy"
+TEMPLATE = "chat_template.jinja"
+"""The file of a dataset with conversations that says how they were written."""
+IGNORED = -100
+"""The label of what carries no loss, which torch's cross entropy leaves out."""
 _SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
@@ -44,7 +49,9 @@ class Samples:
     starts: NDArray[np.int64]
     """(samples,) int64, memory-mapped."""
     text_bytes: int
-    """UTF-8 bytes of the documents' text in these samples."""
+    """UTF-8 bytes of the documents' text in these samples, of the text that carries loss."""
+    loss: NDArray[np.uint8] | None = None
+    """(tokens,) uint8, memory-mapped: 1 for an id that carries loss; None: all do."""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -53,9 +60,18 @@ class Samples:
         """Return one sample's ids, (length,), without copying them."""
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        index %= len(self)
+        return self.corpus[self._place(index % len(self))]
+
+    def labels(self, index: int) -> NDArray[np.int64]:
+        """Return one sample's ids, (length,), with IGNORED in place of those that carry no loss."""
+        labels = self[index].astype(np.int64)
+        if self.loss is not None:
+            labels[self.loss[self._place(index % len(self))] == 0] = IGNORED
+        return labels
+
+    def _place(self, index: int) -> slice:
         end = self.starts[index + 1] if index + 1 < len(self) else len(self.corpus)
-        return self.corpus[self.starts[index] : end]
+        return slice(self.starts[index], end)
 
     @property
     def tokens(self) -> int:
@@ -91,7 +107,7 @@ class Dataset:
         wanted += [f"number_of_{s}_{n}" for s in _SPLITS for n in ("samples", "tokens", "bytes")]
         if missing := [name for name in wanted if not isinstance(counts.get(name), int)]:
             raise ArtefactError(f"{directory}: fst.json does not say {missing[0]}")
-        train, valid = (_open_split(directory, split, counts) for split in _SPLITS)
+        train, valid = (open_split(directory, split, counts) for split in _SPLITS)
         return cls(directory, manifest, train, valid)
 
     @property
@@ -100,12 +116,23 @@ class Dataset:
         return str(self.manifest["fingerprint"])
 
     @property
+    def chat_template(self) -> Path | None:
+        """The file of the template by which conversations were written; None if there were none."""
+        path = self.directory / TEMPLATE
+        return path if path.is_file() else None
+
+    @property
     def max_sample_length(self) -> int:
         """The length that no sample exceeds."""
         return int(self.manifest["counts"]["max_sample_length"])
 
 
-def _open_split(directory: Path, split: Split, counts: Mapping[str, int]) -> Samples:
+def open_split(directory: Path, split: Split, counts: Mapping[str, int]) -> Samples:
+    """Open one split, whose sizes are compared with the counts of its manifest.
+
+    Raises:
+        ArtefactError: a file is missing or damaged, or has another size.
+    """
     corpus = _mapped(directory / split / CORPUS, (np.uint16, np.uint32))
     starts = _mapped(directory / split / STARTS, (np.int64,))
     expected = (counts[f"number_of_{split}_tokens"], counts[f"number_of_{split}_samples"])
@@ -114,7 +141,14 @@ def _open_split(directory: Path, split: Split, counts: Mapping[str, int]) -> Sam
             f"{directory / split}: holds {len(corpus)} tokens in {len(starts)} samples, "
             f"but fst.json says {expected[0]} in {expected[1]}. Prepare the dataset again."
         )
-    return Samples(corpus, starts, counts[f"number_of_{split}_bytes"])
+    loss = None
+    if (directory / split / LOSS).exists():
+        loss = _mapped(directory / split / LOSS, (np.uint8,))
+        if len(loss) != len(corpus):
+            raise ArtefactError(
+                f"{directory / split / LOSS}: speaks of {len(loss)} tokens, and there are {len(corpus)}"
+            )
+    return Samples(corpus, starts, counts[f"number_of_{split}_bytes"], loss)
 
 
 def _mapped(path: Path, dtypes: Sequence[type[np.integer[Any]]]) -> NDArray[Any]:

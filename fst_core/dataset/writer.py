@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 import numpy as np
 from numpy.lib import format as npy
 
-from fst_core.dataset.samples import CORPUS, STARTS
+from fst_core.dataset.samples import CORPUS, LOSS, STARTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,18 +41,30 @@ def cut(
     return starts, ends
 
 
+_FILLED: Final = np.ones(2**16, np.uint8)
+
+
 class SplitWriter:
-    """Streams the samples of one split to disk; complete when closed without an error."""
+    """Streams the samples of one split to disk; complete when closed without an error.
+
+    Which ids carry loss is written from the first one on that carries none.
+    """
 
     def __init__(self, directory: Path, dtype: np.dtype[Any]) -> None:
         directory.mkdir(parents=True)
+        self._directory = directory
         self._corpus = _NpyWriter(directory / CORPUS, dtype)
         self._starts = _NpyWriter(directory / STARTS, np.dtype(np.int64))
+        self._loss: _NpyWriter | None = None
 
     def write(
-        self, ids: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]
+        self,
+        ids: NDArray[np.integer[Any]],
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        loss: NDArray[np.uint8] | None = None,
     ) -> None:
-        """Append the samples `ids[start:end]`.
+        """Append the samples `ids[start:end]`; `loss` says of each id whether it carries loss.
 
         Raises:
             OverflowError: an id does not fit the dtype of the vocabulary.
@@ -62,13 +75,26 @@ class SplitWriter:
         at = self._corpus.count + np.cumsum(lengths) - lengths
         if int(lengths.sum()) < len(ids):  # something was dropped
             ids = _kept(ids, starts, ends)
+            loss = None if loss is None else _kept(loss, starts, ends)
         largest = int(ids.max())
         if largest > np.iinfo(self._corpus.dtype).max:
             raise OverflowError(
                 f"id {largest} does not fit {self._corpus.dtype}: the tokenizer's vocab_size is wrong"
             )
+        self._write_loss(len(ids), loss)
         self._corpus.append(ids)
         self._starts.append(at)
+
+    def _write_loss(self, count: int, loss: NDArray[np.uint8] | None) -> None:
+        if self._loss is None:
+            if loss is None or loss.all():
+                return
+            self._loss = _NpyWriter(self._directory / LOSS, np.dtype(np.uint8))
+            self._loss.fill(self._corpus.count)
+        if loss is None:
+            self._loss.fill(count)
+        else:
+            self._loss.append(loss)
 
     @property
     def tokens(self) -> int:
@@ -84,15 +110,14 @@ class SplitWriter:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        with self._corpus.file, self._starts.file:
-            if error is None:
-                self._corpus.complete()
-                self._starts.complete()
+        with ExitStack() as stack:
+            for writer in filter(None, (self._corpus, self._starts, self._loss)):
+                stack.enter_context(writer.file)
+                if error is None:
+                    writer.complete()
 
 
-def _kept(
-    ids: NDArray[np.uint32], starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> NDArray[np.uint32]:
+def _kept(ids: NDArray[Any], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[Any]:
     """Return the ids of samples, copied run by run: between two of them seldom anything is dropped."""
     breaks = np.flatnonzero(starts[1:] != ends[:-1])
     begins = starts[np.concatenate(([0], breaks + 1))]
@@ -112,6 +137,11 @@ class _NpyWriter:
     def append(self, array: NDArray[Any]) -> None:
         self.file.write(np.ascontiguousarray(array, self.dtype).data)
         self.count += len(array)
+
+    def fill(self, count: int) -> None:
+        """Append ones."""
+        for at in range(0, count, len(_FILLED)):
+            self.append(_FILLED[: count - at])
 
     def complete(self) -> None:
         self.file.seek(0)

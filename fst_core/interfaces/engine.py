@@ -83,7 +83,7 @@ class Engine(ABC):
     def describe(self) -> Mapping[str, Any]:
         """Return what frontends show, as JSON holds it; what an engine does not know is absent.
 
-        name: of the engine; context_length, device, dtype: of the model.
+        name: of the engine; model, context_length, device, dtype: the model's, the first its name.
         alive: False when the engine has died, or hangs; absent means that it lives.
         chat: "trained" if the model learned its chat template, "default" if it got one.
         sampling: the parameters that a request may override, each a JSON Schema whose default is

@@ -22,6 +22,11 @@ class Evaluator(ABC):
         class SizeEvaluator(Evaluator):
             def evaluate(self, model, dataset):
                 return {"parameters": float(sum(p.numel() for p in model.module.parameters()))}
+
+    Its Settings may bound its figures: a field `max_parameters: float | None = None` is a gate, and
+    a model that has more is not served. The same with `min_`; tables `max` and `min` bound figures
+    by name. There is nothing to implement. One that generates asks
+    `fst_core.pipeline.evaluate.engine_over(model)` for an engine, and closes it.
     """
 
     format: ClassVar[int] = 1

@@ -69,13 +69,15 @@ class Model(ABC):
     def build(self, tokenizer: Tokenizer) -> torch.nn.Module:
         """Return a new module for the tokenizer's ids; the caller has seeded torch.
 
+        A parameter that is not to be trained requires no gradient.
+
         Raises:
             UserError: the settings and the tokenizer do not go together.
         """
 
     @abstractmethod
     def save(self, module: torch.nn.Module, directory: Path) -> None:
-        """Write the module into an existing directory, as safetensors and JSON."""
+        """Write the module into an existing directory, as safetensors and JSON; it is not changed."""
 
     @classmethod
     @abstractmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
+from fst_core.documents import ReadReport
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,6 +46,11 @@ class Reader(ABC):
 
             def fingerprint(self, split):
                 return digest_files(self.paths)
+
+    A reader of files named by paths and patterns is shorter as a
+    `fst_core.reading.reader.FileReader`, which knows broken files, encodings and compressed files.
+    One whose component says `suffixes`, and whose setting `train` takes the path of a file, is
+    among those that the reader `folder` uses.
     """
 
     format: ClassVar[int] = 1
@@ -73,6 +80,6 @@ class Reader(ABC):
         """Return about how many bytes a split's files have, for progress and disk space; None: unknown."""
         return None
 
-    def dropped(self) -> int:
-        """Return how many empty documents the last complete `read` dropped."""
-        return 0
+    def report(self) -> ReadReport:
+        """Return what the last complete `read` left out and decided; what is left out is counted there."""
+        return ReadReport()

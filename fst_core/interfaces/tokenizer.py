@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     """Ids of several texts one after another, (total,), and where each begins, (texts + 1,)."""
 
 __all__ = ["Tokenizer"]
+
+_MANY = 200
+"""Texts that have more ids on average are copied one by one, which is faster then."""
 
 
 class Tokenizer(ABC):
@@ -76,6 +79,10 @@ class Tokenizer(ABC):
     def fit(self, texts: Iterable[str]) -> None:  # noqa: B027  # a published vocabulary has nothing to learn
         """Learn the vocabulary from texts; the default, of a published vocabulary, reads none."""
 
+    def memory_to_fit(self, text_bytes: int | None) -> int:  # noqa: ARG002  # for those that know
+        """Return about how many bytes of memory `fit` needs for so much text (None: unknown); 0: few."""
+        return 0
+
     def fingerprint(self) -> str:
         """Return a digest of the files that the settings name; the default has none."""
         return ""
@@ -105,6 +112,10 @@ class Tokenizer(ABC):
         ids, offsets = self.encode_batch(texts)
         return frame(ids, offsets, self.bos_id, self.end_id)
 
+    def encode_long(self, text: str) -> Iterator[NDArray[np.uint32]]:
+        """Yield what `encode_documents` gives of one text, some ids at a time where that saves memory."""
+        yield self.encode_documents([text])[0]
+
     def encode_prompt(self, text: str) -> list[int]:
         """Encode what a generation starts from: a document's beginning; empty text gives bos alone."""
         begin = [] if self.bos_id is None else [self.bos_id]
@@ -128,19 +139,22 @@ def frame(
     ids: NDArray[np.uint32], offsets: NDArray[np.int64], bos_id: int | None, end_id: int
 ) -> FlatIds:
     """Put `bos_id` (unless None) before, and `end_id` after, each text of flat ids."""
-    texts = len(offsets) - 1
     before = int(bos_id is not None)
-    framed = np.empty(len(ids) + texts * (before + 1), np.uint32)
-    new_offsets = offsets + np.arange(texts + 1) * (before + 1)
-    inner = np.ones(len(framed), np.bool_)
+    new_offsets = offsets + np.arange(len(offsets)) * (before + 1)
+    framed = np.empty(new_offsets[-1], np.uint32)
     ends = new_offsets[1:] - 1
+    starts = new_offsets[:-1] + before
+    if len(ids) > _MANY * len(ends):
+        for old, start, end in zip(offsets.tolist(), starts.tolist(), ends.tolist(), strict=False):
+            framed[start:end] = ids[old : old + end - start]
+    else:
+        inner = np.ones(len(framed), np.bool_)
+        inner[ends] = False
+        inner[new_offsets[:-1]] &= not before
+        framed[inner] = ids
     framed[ends] = end_id
-    inner[ends] = False
     if bos_id is not None:
-        starts = new_offsets[:-1]
-        framed[starts] = bos_id
-        inner[starts] = False
-    framed[inner] = ids
+        framed[new_offsets[:-1]] = bos_id
     return framed, new_offsets
 
 

@@ -21,8 +21,10 @@ class Trainer(ABC):
     """Fits a module to a dataset.
 
     A trainer keeps what it needs to go on under `run.directory`: when called again for the same
-    run, it continues there. An author writes a component (see `Tokenizer` for the two modules)
-    whose class is, in short:
+    run, it continues there. Where several processes train together, `fit` is called in each of them,
+    and the first alone writes; `fst_core.pipeline.process.leads()` says which that is.
+
+    An author writes a component (see `Tokenizer` for the two modules) whose class is, in short:
 
         class PlainTrainer(Trainer):
             def __init__(self, settings: PlainSettings) -> None:
@@ -44,6 +46,8 @@ class Trainer(ABC):
 
     format: ClassVar[int] = 1
     """Raised when the same settings, seed and dataset begin to give another module."""
+    free: ClassVar[frozenset[str]] = frozenset()
+    """Settings, by dotted keys, that what is learned does not depend on: a run goes on with others."""
 
     @abstractmethod
     def fit(
@@ -69,3 +73,13 @@ class Trainer(ABC):
         Raises:
             FstError: training failed; what was reached is kept in the run.
         """
+
+    def planned_steps(self, dataset: Dataset, run: Run) -> int | None:  # noqa: ARG002  # for those that override it
+        """Return how many steps of the optimizer `fit` would take; None if that is not known before.
+
+        `fst plan` asks; nothing is written.
+
+        Raises:
+            UserError: the settings do not go with the dataset or the device.
+        """
+        return None

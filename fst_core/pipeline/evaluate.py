@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any
 from fst_core.artefacts.manifest import read_manifest
 from fst_core.artefacts.model import load_model, tokenizer_digest
 from fst_core.artefacts.publish import write_whole
-from fst_core.errors import ArtefactError
+from fst_core.errors import ArtefactError, FstError
 from fst_core.pipeline.figures import finite, shown
 from fst_core.pipeline.fingerprint import Fingerprint
+from fst_core.pipeline.gates import unmet
 from fst_core.pipeline.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from fst_core.artefacts import LoadedModel
     from fst_core.dataset import Dataset
-    from fst_core.interfaces import Evaluator
+    from fst_core.interfaces import Engine, Evaluator
     from fst_core.pipeline.pipeline import Part, Pipeline
 
-__all__ = ["EVALUATION", "Figures", "evaluate", "figures_of", "plan_evaluate"]
+__all__ = ["EVALUATION", "Figures", "engine_over", "evaluate", "figures_of", "plan_evaluate"]
 
 Figures = dict[str, dict[str, float | None]]
 """Figures by evaluator and name; None where one has no meaning for the model."""
@@ -56,14 +58,54 @@ def evaluate(
 
     Raises:
         ArtefactError: the model and the dataset do not go together.
+        FstError: a figure does not meet a bound that the pipeline sets; all of them are written.
     """
+    figures: Figures
     if plan.action == "reuse":
-        figures: Figures = json.loads(plan.directory.read_bytes())["figures"]
-        return figures
-    figures = figures_of(pipeline.evaluators, model, dataset, tell)
-    described = {"fingerprint": plan.fingerprint, "fields": plan.fields, "figures": figures}
-    write_whole(plan.directory, json.dumps(described, indent=1).encode() + b"\n")
+        figures = json.loads(plan.directory.read_bytes())["figures"]
+    else:
+        figures = figures_of(pipeline.evaluators, model, dataset, tell)
+    failed = [
+        line
+        for part, (name, measured) in zip(pipeline.evaluators, figures.items(), strict=True)
+        for line in unmet(part.settings, measured, name)
+    ]
+    if plan.action != "reuse":
+        described = {"fingerprint": plan.fingerprint, "fields": plan.fields, "figures": figures}
+        described |= {"unmet": failed} if failed else {}
+        write_whole(plan.directory, json.dumps(described, indent=1).encode() + b"\n")
+    if failed:
+        raise FstError(f"evaluate: {'; '.join(failed)}: {model} is not served")
     return figures
+
+
+def engine_over(model: LoadedModel) -> Engine:
+    """Return an engine over a loaded model, for an evaluator that generates.
+
+    It is `local`, with the samplers that the model was watched with in training, or `standard`; the
+    module stays on its device. Whoever asked for it closes it.
+
+    Raises:
+        UserError: something that it needs is not installed.
+    """
+    from fst_core.pipeline.pipeline import check_pipeline
+    from fst_core.pipeline.target import find_target
+
+    if "samplers" in model.manifest.get("components", {}):
+        pipeline = find_target(model.directory).pipeline
+    else:
+        tables = {"engine": {"use": "local"}, "sampler": [{"use": "standard"}]}
+        pipeline = check_pipeline(str(model.directory), tables)
+    pipeline.require("engine", "sampler")
+    assert pipeline.engine is not None
+    engine: Engine = pipeline.engine.build()
+    return engine.for_module(
+        model.module,
+        model.tokenizer,
+        [(part.build(), part.settings) for part in pipeline.samplers],
+        model.context_length,
+        supports_cache=model.model_class.supports_cache,
+    )
 
 
 def figures_of(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["finite", "shown"]
+__all__ = ["finite", "shown", "shown_value"]
 
 
 def finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -21,10 +21,13 @@ def finite(figures: Mapping[str, float | None]) -> dict[str, float | None]:
 
 def shown(figures: Mapping[str, float | None]) -> str:
     """Return the figures as a line for people; n/a where one has no meaning."""
-    return ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in figures.items())
+    return ", ".join(
+        f"{name.replace('_', ' ')} {shown_value(value)}" for name, value in figures.items()
+    )
 
 
-def _shown(value: float | None) -> str:
+def shown_value(value: float | None) -> str:
+    """Return one figure for people."""
     if value is None:
         return "n/a"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.5g}"

@@ -55,6 +55,16 @@ class DatasetSettings(Settings):
     """A shorter sample is dropped."""
     valid_share: float = Field(default=0.05, gt=0, lt=1)
     """The share of documents held out for validation, where the reader has none of its own."""
+    max_document_bytes: int = Field(default=2**26, ge=1)
+    """A longer document is refused by name, where the tokenizer cannot encode it in pieces."""
+    deduplicate: bool = False
+    """Whether a document is left out that equals an earlier one; the documents are read once more."""
+    ignore_meta_prob: float = Field(default=0.0, ge=0, le=1)
+    """The share of documents whose label is left out, so that the model also writes without one."""
+    executor: str | dict[str, Any] | None = None
+    """What prepares in parallel: a name such as "local", or a table with `use` and its settings."""
+    shards: int = Field(default=0, ge=0, le=999_999)
+    """Into how many parts an executor's work is divided; 0: as many as this machine has cores."""
 
 
 TABLES = {
@@ -118,6 +128,8 @@ class Pipeline:
     evaluators: tuple[Part, ...]
     engine: Part | None
     frontends: tuple[Part, ...]
+    executor: Part | None = None
+    """What prepares the dataset in parallel; None: this process, which is not idle either."""
 
     @property
     def datasets(self) -> Path:
@@ -211,6 +223,7 @@ class _Checker:
         trainer, engine = (
             self.part(name, defaults.get(name, {})) for name in ("trainer", "engine")
         )
+        executor = self.executor(dataset)
         samplers, evaluators, frontends = (
             self.array(name, defaults.get(name, ())) for name in ("sampler", "evaluate", "serve")
         )
@@ -223,7 +236,7 @@ class _Checker:
             raise SettingsError(self.file, sorted(self.problems, key=self.position))
         return Pipeline(
             self.file, self.tables, run, dataset, documents, tokenizer, model, trainer,
-            samplers, evaluators, engine, frontends,
+            samplers, evaluators, engine, frontends, executor,
         )  # fmt: skip
 
     def position(self, problem: str) -> int:
@@ -251,6 +264,13 @@ class _Checker:
         same = model is not None and use in (model.offer.name, model.offer.address)
         return {"path": str(path)} if same and path is not None else {}
 
+    def executor(self, dataset: DatasetSettings | None) -> Part | None:
+        said = None if dataset is None else dataset.executor
+        if said is None:
+            return None
+        table = {"use": said} if isinstance(said, str) else said
+        return self.chosen("executor", "[dataset.executor]", table)
+
     def part(self, name: str, defaults: Mapping[str, Any] = {}) -> Part | None:  # read only
         if name not in self.tables and "use" not in defaults:
             return None
@@ -258,7 +278,7 @@ class _Checker:
         if not isinstance(self.tables.get(name, {}), dict):
             return None
         # Another component does not inherit the settings of the default one.
-        return self.chosen(name, f"[{name}]", {**defaults, **written})
+        return self.chosen(TABLES[name], f"[{name}]", {**defaults, **written})
 
     def array(self, name: str, defaults: Iterable[Any]) -> tuple[Part, ...]:
         entries = self.tables.get(name, list(defaults))
@@ -270,12 +290,11 @@ class _Checker:
             place = f"[{name}.{index}]" if len(entries) > 1 else f"[[{name}]]"
             if not isinstance(entry, dict):
                 self.problems.append(f"{place}: not a table.")
-            elif (part := self.chosen(name, place, entry)) is not None:
+            elif (part := self.chosen(TABLES[name], place, entry)) is not None:
                 parts.append(part)
         return tuple(parts)
 
-    def chosen(self, name: str, place: str, table: Mapping[str, Any]) -> Part | None:
-        kind = TABLES[name]
+    def chosen(self, kind: str | None, place: str, table: Mapping[str, Any]) -> Part | None:
         assert kind is not None
         use = table.get("use")
         installed = f"Installed {kind}s: {', '.join(registry().names(kind)) or 'none'}"

@@ -2,72 +2,67 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fst_core.artefacts.manifest import write_manifest
 from fst_core.artefacts.model import TOKENIZER
 from fst_core.artefacts.provenance import record
-from fst_core.dataset import SplitWriter, cut, token_dtype
-from fst_core.documents import Split, cut_last
+from fst_core.dataset import TEMPLATE, SplitWriter, token_dtype
+from fst_core.documents import EMPTY
 from fst_core.encoding import Bulk, EncodersDiffer, bulk_encoding
-from fst_core.errors import DocumentError, UserError
+from fst_core.errors import UserError
 from fst_core.pipeline.ahead import ahead
-from fst_core.pipeline.held_out import HeldOut
+from fst_core.pipeline.batches import Encoder, batches
+from fst_core.pipeline.corpus import AIMS, Corpus
+from fst_core.pipeline.description import Tally, describe, split_counts
 from fst_core.pipeline.progress import Progress
+from fst_core.pipeline.shards import SHARD, Extents, check_samples
 from fst_core.pipeline.space import check_space
-from fst_core.pipeline.text_bytes import lost_bytes, margin_of, size_of
+from fst_core.pipeline.text_bytes import size_of
 from fst_core.plugins import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from fst_core.documents import Document
-    from fst_core.interfaces import Reader, Tokenizer
+    from fst_core.documents import Document, ReadReport, Split
+    from fst_core.interfaces import Tokenizer
+    from fst_core.pipeline.batches import Batch, Encoded
     from fst_core.pipeline.pipeline import DatasetSettings, Pipeline
     from fst_core.pipeline.plan import Plan
+    from fst_core.pipeline.shards import Shard
 
-__all__ = ["Preparation"]
+__all__ = ["Preparation", "tell_reading"]
 
-MAX_DOCUMENT_BYTES = 2**26
-"""A longer document is refused, unless its tokenizer encodes it in pieces."""
-
-_AIMS: Mapping[Split, str] = {"train": "train", "valid": "validate"}
-"""What the documents of a split are for, in messages."""
-_BATCH_CHARACTERS = 2**20
-"""Documents are encoded together until they have this many characters."""
 _AHEAD: Final = 3
 """Batches that wait between two threads."""
+_TOLD: Final = 20
+"""Lines about single files; more are only counted."""
 _PROBE: Final = 2**16
-"""Characters of the first documents, from which the size of the dataset is estimated."""
+"""Characters of the first documents, by which the others are judged."""
 _ROOM: Final = 2**16
 """Bytes for what describes the dataset; its tokenizer is written by then."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Texts of one split on their way through the threads."""
-
-    split: Split
-    texts: list[str]
-    text_bytes: int
-
-
 class Preparation:
-    """One making of a dataset, in a directory that is published when it is whole."""
+    """One making of a dataset, or of a shard of it, in a directory that is published when it is whole.
 
-    def __init__(
-        self, pipeline: Pipeline, plan: Plan, directory: Path, tell: Callable[[str], None]
+    A tokenizer that was `learned` before is read from there.
+    """
+
+    def __init__(  # noqa: PLR0917  # the last two are for shards
+        self,
+        pipeline: Pipeline,
+        plan: Plan,
+        directory: Path,
+        tell: Callable[[str], None],
+        shard: Shard | None = None,
+        learned: Path | None = None,
     ) -> None:
         assert pipeline.documents is not None
         assert pipeline.tokenizer is not None
@@ -75,16 +70,14 @@ class Preparation:
         self.plan = plan
         self.directory = directory
         self.tell = tell
+        self.shard = shard
         self.settings: DatasetSettings = pipeline.dataset
-        self.reader: Reader = pipeline.documents.build()
-        self.tokenizer: Tokenizer = pipeline.tokenizer.build()
-        self.held: HeldOut | None = None
-        """Which training documents are held out; None if the reader has a valid split."""
-        self.share = self.settings.valid_share
-        self.longest: int | None = None
-        """Bytes of the longest document that can be encoded; None if there is no bound."""
-        self.documents = {"train": 0, "valid": 0}
-        self.dropped = 0
+        self.corpus = Corpus(pipeline)
+        self.saved = directory / TOKENIZER if learned is None else learned
+        if learned is None:
+            self.tokenizer: Tokenizer = pipeline.tokenizer.build()
+        else:
+            self.tokenizer = pipeline.tokenizer.offer.implementation().load(learned)
 
     def make(self) -> None:
         """Make it.
@@ -94,29 +87,38 @@ class Preparation:
         """
         begun = time.perf_counter()
         self.tell(f"prepare: {self._kinds()}")
-        self._look()
-        self._fit()
-        (self.directory / TOKENIZER).mkdir()
-        self.tokenizer.save(self.directory / TOKENIZER)
-        size = self._size()
+        self.save_tokenizer()
+        size = self.corpus.size()
         with bulk_encoding(size) as bulk:
+            encoder = Encoder(self.tokenizer, self.saved, self.settings)
             try:
-                counts = self._encode(bulk, size)
+                tallies = self._encode(encoder, bulk, size)
             except EncodersDiffer as differ:
                 self.tell(f"prepare: {differ} on these documents; begins again without it")
-                for split in _AIMS:
+                for split in AIMS:
                     shutil.rmtree(self.directory / split, ignore_errors=True)
-                counts = self._encode(bulk, size)
-            self._describe(counts, bulk.record())
+                tallies = self._encode(encoder, bulk, size)
+            if encoder.conversations:
+                path = self.directory / TEMPLATE
+                path.write_text(encoder.template.source, "utf-8", newline="\n")
+            self._describe(tallies, bulk.record())
+        tell_reading(self.corpus.report, self.tell)
         if bulk.why_not is not None:
             self.tell(f"prepare: encoded slowly: {bulk.why_not}")
-        seconds = time.perf_counter() - begun
+        train, valid = tallies["train"], tallies["valid"]
         self.tell(
-            f"prepare: {counts['number_of_train_samples']:,} samples of "
-            f"{counts['number_of_train_tokens']:,} tokens to train on, "
-            f"{counts['number_of_valid_samples']:,} of {counts['number_of_valid_tokens']:,} to "
-            f"validate on, in {seconds:.1f} s -> {self.plan.directory}"
+            f"prepare: {train.samples:,} samples of {train.tokens:,} tokens to train on, "
+            f"{valid.samples:,} of {valid.tokens:,} to validate on, in "
+            f"{time.perf_counter() - begun:.1f} s -> {self.plan.directory}"
+            + (f", shard {self.shard}" if self.shard else "")
         )
+
+    def save_tokenizer(self) -> None:
+        """Let the tokenizer learn, and save it, unless it was learned before."""
+        if not self.saved.is_dir():
+            self._fit()
+            self.saved.mkdir()
+            self.tokenizer.save(self.saved)
 
     def _kinds(self) -> str:
         assert self.pipeline.documents is not None
@@ -126,30 +128,20 @@ class Preparation:
             f"tokens by '{self.pipeline.tokenizer.offer.name}'"
         )
 
-    def _look(self) -> None:
-        """Look at the first documents: whether there are any, and which are held out."""
-        for split in self.reader.splits():
-            if next(self.reader.read(split), None) is None:
-                raise UserError(
-                    f"{self.pipeline.file} [documents]: there is no document to {_AIMS[split]} on"
-                )
-        if "valid" not in self.reader.splits():
-            self._hold_out()
-
-    def _hold_out(self) -> None:
-        self.held = HeldOut(self.reader.read("train"), self.share, self.pipeline.run.seed)
-
     def _fit(self) -> None:
         """Let the tokenizer learn, and tell how well it compresses if it read any text for that."""
         probe: list[str] = []
 
         def texts() -> Iterator[str]:
-            for split, text in self._texts():
+            for split, document in self.corpus:
                 if split == "train":
+                    text = _plain(document)
                     if not probe or sum(map(len, probe)) < _PROBE:
                         probe.append(text[:_PROBE])
                     yield text
 
+        if memory := self.tokenizer.memory_to_fit(self.corpus.size()):
+            self.tell(f"prepare: learns a vocabulary in about {memory / 1e6:,.0f} MB of memory")
         self.tokenizer.fit(texts())
         if probe:
             said = f"prepare: learned {self.tokenizer.vocab_size:,} ids: "
@@ -159,173 +151,133 @@ class Preparation:
                 said += f" (gpt2: {_bytes_a_token(gpt2, probe):.2f})"
             self.tell(said)
 
-    def _validates(self) -> bool:
+    def _validates(self, encoder: Encoder) -> bool:
         """Return whether what is held out makes a sample; a part of a small corpus may be too short."""
-        shortest = self.settings.min_sample_length
-        held = (text for split, text in self._texts() if split == "valid")
-        return any(len(self.tokenizer.encode_documents([text])[0]) >= shortest for text in held)
+        held = (pair for pair in self.corpus if pair[0] == "valid")
+        one_by_one = (batch for pair in held for batch in batches([pair]))
+        encoded = (part for batch in one_by_one for part in encoder.encode(batch))
+        return any(len(encoder.samples(part)[0]) for part in encoded)
 
-    def _size(self) -> int | None:
-        """Return about how many bytes of documents there are; None if the reader does not know."""
-        sizes = [self.reader.size(split) for split in self.reader.splits()]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
-
-    def _encode(self, bulk: Bulk, size: int | None) -> dict[str, int]:
-        """Write both splits, and return what there is to count."""
-        self.documents = {"train": 0, "valid": 0}
-        margin = margin_of(self.tokenizer)
-        self.longest = None if bulk.cuts else MAX_DOCUMENT_BYTES
-        while self.held is not None and self.share < 0.5 and not self._validates():
-            self.share = min(2 * self.share, 0.5)
-            self._hold_out()
-            self.tell(f"prepare: holds out {self.share:g} of the text: less makes no sample")
+    def _encode(self, encoder: Encoder, bulk: Bulk, size: int | None) -> dict[Split, Tally]:
+        """Write both splits, and return how much they are."""
+        corpus = self.corpus
+        corpus.longest = None if bulk.cuts else self.settings.max_document_bytes
+        while corpus.is_held_out and corpus.share < 0.5 and not self._validates(encoder):
+            corpus.hold_out(min(2 * corpus.share, 0.5))
+            self.tell(f"prepare: holds out {corpus.share:g} of the text: less makes no sample")
         dtype = token_dtype(self.tokenizer.vocab_size)
+        parts = 1 if self.shard is None else self.shard.of
         if size is not None:
-            check_space(self.directory, self._estimate(size, dtype))
-        text_bytes = {"train": 0, "valid": 0}
+            check_space(self.directory, self._estimate(encoder, size // parts, dtype))
+        encoder.conversations = 0
+        tallies: dict[Split, Tally] = {split: Tally() for split in AIMS}
+        extents = Extents()
         with ExitStack() as stack:
             writers = {
                 split: stack.enter_context(SplitWriter(self.directory / split, dtype))
-                for split in _AIMS
+                for split in AIMS
             }
-            progress = stack.enter_context(Progress(self.tell, size))
-            read = ahead(_batches(self._texts()), _AHEAD)
-            encoded = stack.enter_context(closing(ahead(self._encoded(read), _AHEAD)))
-            for batch, ids, offsets in encoded:
-                lost = self._write(writers[batch.split], batch.texts, ids, offsets, margin)
-                text_bytes[batch.split] += batch.text_bytes - lost
-                self.documents[batch.split] += len(batch.texts)
-                progress.advance(batch.text_bytes, len(ids))
-        return self._counts(writers, text_bytes)
-
-    def _estimate(self, size: int, dtype: np.dtype[Any]) -> int:
-        """Return about how many bytes the dataset takes, judged by its first documents."""
-        texts: list[str] = []
-        for _, text in self._texts():
-            texts.append(text[:_PROBE])
-            if sum(map(len, texts)) >= _PROBE:
-                break
-        _, offsets = self.tokenizer.encode_documents(texts)
-        starts, _ = cut(offsets, self.settings.max_sample_length, self.settings.min_sample_length)
-        made = int(offsets[-1]) * dtype.itemsize + len(starts) * np.dtype(np.int64).itemsize
-        return round(size * made / sum(map(size_of, texts))) + _ROOM
-
-    def _texts(self) -> Iterator[tuple[Split, str]]:
-        """Yield every document's text with its split, in the order of reading."""
-        dropped = 0
-        for split in self.reader.splits():
-            held = repeat(False) if self.held is None else iter(self.held)
-            for document in self.reader.read(split):
-                text = self._text(document)
-                if self.held is not None and self.held.single:
-                    train, valid = cut_last(text, self.share)
-                    yield "train", train
-                    yield "valid", valid
-                else:
-                    yield ("valid" if next(held) else split), text
-            dropped += self.reader.dropped()
-        self.dropped = dropped
-
-    def _text(self, document: Document) -> str:
-        text = document.text
-        if text is None:
-            raise DocumentError(
-                f"{document.source}: a conversation; only texts can be prepared in this version"
-            )
-        if self.longest is not None and 4 * len(text) > self.longest < size_of(text):
-            raise DocumentError(
-                f"{document.source}: a document of {size_of(text):,} bytes, more than the "
-                f"{self.longest:,} that this tokenizer can encode at once. Cut it."
-            )
-        return text
-
-    def _encoded(
-        self, batches: Generator[Batch]
-    ) -> Generator[tuple[Batch, NDArray[np.uint32], NDArray[np.int64]]]:
-        with closing(batches):
-            for batch in batches:
-                yield (batch, *self.tokenizer.encode_documents(batch.texts))
-
-    def _write(
-        self,
-        writer: SplitWriter,
-        texts: list[str],
-        ids: NDArray[np.uint32],
-        offsets: NDArray[np.int64],
-        margin: int,
-    ) -> int:
-        """Write the samples of some documents, and return the bytes of text that are in none."""
-        longest, shortest = self.settings.max_sample_length, self.settings.min_sample_length
-        writer.write(ids, *cut(offsets, longest, shortest))
-        rests = np.diff(offsets) % longest
-        lost = np.where(rests < shortest, rests, 0)
-        return sum(
-            lost_bytes(
-                self.tokenizer, texts[i], ids[offsets[i] : offsets[i + 1]], int(lost[i]), margin
-            )
-            for i in np.flatnonzero(lost)
-        )
-
-    def _counts(
-        self, writers: Mapping[Split, SplitWriter], text_bytes: Mapping[str, int]
-    ) -> dict[str, int]:
+            progress = stack.enter_context(Progress(self.tell, size and size // parts))
+            read = batches(corpus) if self.shard is None else self.shard.batches(corpus)
+            coming = ahead(_encoded(encoder, ahead(read, _AHEAD)), _AHEAD)
+            for each in stack.enter_context(closing(coming)):
+                batch, tally, writer = (
+                    each.batch,
+                    tallies[each.batch.split],
+                    writers[each.batch.split],
+                )
+                samples, tokens = writer.samples, writer.tokens
+                tally.bytes += encoder.write(each, writer)
+                tally.documents += len(batch.documents) * each.is_last
+                extents.add(
+                    batch.block, batch.split, writer.samples - samples, writer.tokens - tokens
+                )
+                progress.advance(batch.text_bytes * each.is_last, len(each.ids))
         for split, writer in writers.items():
-            if not writer.samples:
-                raise UserError(
-                    f"{self.pipeline.file} [dataset]: no document to {_AIMS[split]} on "
-                    f"(of {self.documents[split]}) has min_sample_length = "
-                    f"{self.settings.min_sample_length} ids. Lower it, or add documents."
-                )
-        return {
-            "vocab_size": self.tokenizer.vocab_size,
-            "max_sample_length": self.settings.max_sample_length,
-            "min_sample_length": self.settings.min_sample_length,
-            "number_of_empty_documents": self.dropped,
-            **{
-                f"number_of_{split}_{what}": value
-                for split, writer in writers.items()
-                for what, value in (
-                    ("documents", self.documents[split]),
-                    ("samples", writer.samples),
-                    ("tokens", writer.tokens),
-                    ("bytes", text_bytes[split]),
-                )
-            },
-        }
+            tallies[split].samples, tallies[split].tokens = writer.samples, writer.tokens
+        if self.shard is None:
+            check_samples(self.pipeline.file, tallies, self.settings.min_sample_length)
+        else:
+            extents.save(self.directory)
+        return tallies
 
-    def _describe(self, counts: Mapping[str, int], encoder: Mapping[str, Any] | None) -> None:
-        """Write the table for people, and the manifest."""
+    def _estimate(self, encoder: Encoder, size: int, dtype: np.dtype[Any]) -> int:
+        """Return about how many bytes the dataset takes, judged by its first documents."""
+        read = made = 0
+        for batch in batches(self._first_documents()):
+            read += batch.text_bytes
+            for encoded in encoder.encode(batch):
+                starts, ends = encoder.samples(encoded)
+                an_id = dtype.itemsize + (0 if encoded.loss is None else 1)
+                made += int((ends - starts).sum()) * an_id
+                made += len(starts) * np.dtype(np.int64).itemsize
+        return round(size * made / max(read, 1)) + _ROOM
+
+    def _first_documents(self) -> Iterator[tuple[Split, Document]]:
+        """Yield the beginnings of documents until they have enough text to judge the others by."""
+        characters = 0
+        for split, document in self.corpus:
+            is_text = document.text is not None
+            first = replace(document, text=_plain(document)[:_PROBE]) if is_text else document
+            yield split, first
+            characters += len(_plain(first))
+            if characters >= _PROBE:
+                return
+
+    def _describe(self, tallies: Mapping[Split, Tally], encoder: Mapping[str, Any] | None) -> None:
         documents, tokenizer = self.pipeline.documents, self.pipeline.tokenizer
         assert documents is not None
         assert tokenizer is not None
         settings = {} if documents.settings is None else documents.settings.model_dump(mode="json")
+        lengths = {
+            "max_sample_length": self.settings.max_sample_length,
+            "min_sample_length": self.settings.min_sample_length,
+        }
         table = {
             "documents_train_file": _paths(settings.get("train")),
             "documents_valid_file": _paths(settings.get("valid")),
             "end_of_document": settings.get("end_of_document"),
             "tokenizer": tokenizer.offer.name,
             "tokenizer_cls_name": type(self.tokenizer).__name__,
-            "max_sample_length": self.settings.max_sample_length,
-            "min_sample_length": self.settings.min_sample_length,
+            **lengths,
             "datasets_root": self.settings.root.as_posix(),
             "dataset_name": self.pipeline.datasets.name,
-            **{name: value for name, value in counts.items() if name.startswith("number_of_")},
         }
-        text = json.dumps(table, indent=1, ensure_ascii=False) + "\n"
-        (self.directory / "description.json").write_text(text, "utf-8", newline="\n")
-        write_manifest(
+        counts = {
+            "vocab_size": self.tokenizer.vocab_size,
+            **lengths,
+            "number_of_empty_documents": self.corpus.report.dropped.get(EMPTY, 0),
+            **split_counts(tallies),
+        }
+        place = {} if self.shard is None else {"shard": [self.shard.index, self.shard.of]}
+        describe(
             self.directory,
-            "dataset",
+            SHARD if place else "dataset",
+            table,
+            counts,
+            **place,
             fingerprint=self.plan.fingerprint,
             fields=self.plan.fields,
             **({} if encoder is None else {"encoder": encoder}),
+            reading=asdict(self.corpus.report),
             components={
                 "reader": record(documents.offer, documents.settings),
                 "tokenizer": record(tokenizer.offer, tokenizer.settings),
             },
-            counts=counts,
         )
+
+
+def tell_reading(report: ReadReport, tell: Callable[[str], None]) -> None:
+    """Tell what the reader left out and decided; `fst.json` has all of it."""
+    lines = [f"left out {problem}" for problem in report.problems]
+    lines += [f"{file}: read as {encoding}" for file, encoding in report.encodings.items()]
+    for line in lines[:_TOLD]:
+        tell(f"prepare: {line}")
+    if len(lines) > _TOLD:
+        tell(f"prepare: and {len(lines) - _TOLD:,} more files; fst.json names them")
+    if report.dropped:
+        counts = (f"{reason}: {count:,}" for reason, count in sorted(report.dropped.items()))
+        tell(f"prepare: left out {', '.join(counts)}")
 
 
 def _bytes_a_token(tokenizer: Tokenizer, texts: list[str]) -> float:
@@ -333,23 +285,17 @@ def _bytes_a_token(tokenizer: Tokenizer, texts: list[str]) -> float:
     return sum(map(size_of, texts)) / max(len(ids), 1)
 
 
-def _batches(texts: Iterator[tuple[Split, str]]) -> Iterator[Batch]:
-    """Gather texts of one split, so that many are encoded at once and memory stays bounded."""
-    waiting: dict[Split, list[str]] = {"train": [], "valid": []}
-    characters = {"train": 0, "valid": 0}
-    for split, text in texts:
-        waiting[split].append(text)
-        characters[split] += len(text)
-        if characters[split] >= _BATCH_CHARACTERS:
-            yield _batch(split, waiting[split])
-            waiting[split], characters[split] = [], 0
-    for split, rest in waiting.items():
-        if rest:
-            yield _batch(split, rest)
+def _encoded(encoder: Encoder, read: Generator[Batch]) -> Generator[Encoded]:
+    with closing(read):
+        for batch in read:
+            yield from encoder.encode(batch)
 
 
-def _batch(split: Split, texts: list[str]) -> Batch:
-    return Batch(split, texts, sum(map(size_of, texts)))
+def _plain(document: Document) -> str:
+    """Return a document as a text, for who learns words from it."""
+    if document.messages is None:
+        return document.text or ""
+    return "\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in document.messages)
 
 
 def _paths(value: Any) -> Any:

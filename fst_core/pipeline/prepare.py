@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +12,21 @@ from fst_core.artefacts.publish import locked, publishing
 from fst_core.dataset import Dataset
 from fst_core.errors import ArtefactError, DocumentError, UserError
 from fst_core.pipeline.fingerprint import Fingerprint
+from fst_core.pipeline.parallel import prepare_in_parallel
 from fst_core.pipeline.plan import Plan, number
 from fst_core.pipeline.preparation import Preparation
+from fst_core.pipeline.shards import SHARD, join
 from fst_core.pipeline.space import telling_full_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from fst_core.interfaces import Reader
     from fst_core.pipeline.pipeline import Pipeline
+    from fst_core.pipeline.shards import Shard
 
-__all__ = ["plan_prepare", "prepare"]
+__all__ = ["join_shards", "plan_prepare", "prepare", "prepare_shard"]
 
 
 def plan_prepare(pipeline: Pipeline) -> Plan:
@@ -38,15 +43,22 @@ def plan_prepare(pipeline: Pipeline) -> Plan:
     reader: Reader = documents.build()
     fingerprint = Fingerprint(stage="prepare")
     fingerprint.add_part("documents", documents)
-    for split in reader.splits():
-        fingerprint.add(f"documents.{split}.content", reader.fingerprint(split))
+    with ThreadPoolExecutor(1) as pool:  # a digest leaves time for other things
+        contents = {split: pool.submit(reader.fingerprint, split) for split in reader.splits()}
+        fingerprint.add_part("tokenizer", tokenizer)
+        fingerprint.add("tokenizer.content", tokenizer.build().fingerprint())
+    for split, content in contents.items():
+        fingerprint.add(f"documents.{split}.content", content.result())
     if "valid" not in reader.splits():
         fingerprint.add("run.seed", pipeline.run.seed)
         fingerprint.add("dataset.valid_share", settings.valid_share)
-    fingerprint.add_part("tokenizer", tokenizer)
-    fingerprint.add("tokenizer.content", tokenizer.build().fingerprint())
     fingerprint.add("dataset.max_sample_length", settings.max_sample_length)
     fingerprint.add("dataset.min_sample_length", settings.min_sample_length)
+    if settings.deduplicate:
+        fingerprint.add("dataset.deduplicate", settings.deduplicate)
+    if settings.ignore_meta_prob:
+        fingerprint.add("run.seed", pipeline.run.seed)
+        fingerprint.add("dataset.ignore_meta_prob", settings.ignore_meta_prob)
     return number("prepare", pipeline.datasets, fingerprint, _described, lambda _: "reuse")
 
 
@@ -93,5 +105,47 @@ def prepare(pipeline: Pipeline, plan: Plan, tell: Callable[[str], None]) -> Data
         if plan.directory.exists():
             raise UserError(f"{plan.directory}: another run has just made it. Run again.")
         with telling_full_disk(plan.directory.parent), publishing(plan.directory) as staging:
-            Preparation(pipeline, plan, staging, tell).make()
+            if pipeline.executor is None:
+                Preparation(pipeline, plan, staging, tell).make()
+            else:
+                prepare_in_parallel(pipeline, plan, staging, tell)
     return Dataset.open(plan.directory)
+
+
+def prepare_shard(
+    pipeline: Pipeline, plan: Plan, shard: Shard, tell: Callable[[str], None]
+) -> Path:
+    """Make one shard of the planned dataset, unless it is there, and return its directory.
+
+    Raises:
+        DocumentError: a document cannot be read; nothing is left behind.
+        UserError: there are no documents, another run makes the shard, or the disk is too small.
+        FstError: the disk got full; nothing is left behind.
+    """
+    parent = plan.directory.with_name(f"{plan.directory.name}.shards")
+    directory = parent / f"{shard.index}-of-{shard.of}"
+    with locked(parent / f".{directory.name}"):
+        if directory.exists():
+            if read_manifest(directory, kind=SHARD)["fingerprint"] == plan.fingerprint:
+                tell(f"prepare: up to date: {directory}")
+                return directory
+            shutil.rmtree(directory)
+        with telling_full_disk(parent), publishing(directory) as staging:
+            Preparation(pipeline, plan, staging, tell, shard).make()
+    return directory
+
+
+def join_shards(shards: Sequence[Path], target: Path) -> Dataset:
+    """Join shards to the dataset that one run would have made.
+
+    Raises:
+        UserError: the target exists, or a split has no sample.
+        ArtefactError: a shard is damaged, or they do not belong together.
+        FstError: the disk got full; nothing is left behind.
+    """
+    with locked(target.parent):
+        if target.exists():
+            raise UserError(f"{target}: exists. Name a directory that does not.")
+        with telling_full_disk(target.parent), publishing(target) as staging:
+            join(shards, staging)
+    return Dataset.open(target)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, get_args
 
+from fst_core.artefacts.manifest import MANIFEST
 from fst_core.dataset import Dataset
+from fst_core.errors import UserError
 from fst_core.pipeline.evaluate import Figures, evaluate, plan_evaluate
 from fst_core.pipeline.prepare import plan_prepare, prepare
+from fst_core.pipeline.process import leads, started_together
 from fst_core.pipeline.run import Run
-from fst_core.pipeline.train import MODEL, check_lengths, plan_train, train
+from fst_core.pipeline.train import MODEL, check_lengths, follow, plan_train, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,10 +58,18 @@ def run_stages(
 ) -> Outcome:
     """Bring the stages up to date, as far as `until`; `tell` gets lines for the user.
 
+    A process that follows another one takes part in its training alone, and ends.
+
     Raises:
         UserError: the pipeline cannot be carried out; known before any work where possible.
         FstError: a stage failed.
     """
+    if not leads():
+        _follow(pipeline)
+    if fresh and started_together():
+        raise UserError(
+            "--fresh: the processes started together must find the same run. Leave it out"
+        )
     plans = explain(pipeline, until, fresh=fresh)
     for plan in plans:
         if plan.action == "reuse":
@@ -81,9 +93,28 @@ def run_stages(
     return Outcome(dataset.directory, model, figures)
 
 
+def _follow(pipeline: Pipeline) -> NoReturn:
+    """Take part in the training that the first process leads, once it has prepared all, and end."""
+    _check(pipeline, "train")
+    prepared = plan_prepare(pipeline)
+    _wait((prepared.directory / MANIFEST).is_file)
+    dataset = Dataset.open(prepared.directory)
+    _wait(lambda: plan_train(pipeline, dataset.fingerprint).action != "make")
+    plan = plan_train(pipeline, dataset.fingerprint)
+    if plan.action == "continue":
+        follow(pipeline, dataset, Run(pipeline.run.name, plan.directory, pipeline.run.seed))
+    raise SystemExit(0)
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    while not until():
+        time.sleep(0.5)
+
+
 def _check(pipeline: Pipeline, until: Stage) -> None:
     """Check what can be known before any work."""
     tables = [] if pipeline.dataset.path is not None else ["documents", "tokenizer"]
+    tables += ["executor"] * (pipeline.executor is not None)
     if until != "prepare":
         tables += ["model", "trainer", "sampler", "engine"]
     if until == "evaluate" and pipeline.evaluators:

@@ -12,13 +12,20 @@ if TYPE_CHECKING:
 
 __all__ = ["lost_bytes", "margin_of", "size_of"]
 
+_PART = 2**20
+"""Characters that are counted at once."""
 _CONTEXT = 8
 """Ids decoded before a cut: more than a character has."""
 
 
 def size_of(text: str) -> int:
     """Return the UTF-8 bytes of a text."""
-    return len(text) if text.isascii() else len(text.encode())
+    if text.isascii():
+        return len(text)
+    if len(text) <= _PART:
+        return len(text.encode())
+    # Part by part, as the bytes of a long text are much memory to count.
+    return sum(len(text[at : at + _PART].encode()) for at in range(0, len(text), _PART))
 
 
 def margin_of(tokenizer: Tokenizer) -> int:
@@ -27,15 +34,24 @@ def margin_of(tokenizer: Tokenizer) -> int:
     return len(tokenizer.decode(ids.tolist()).partition("x")[2].encode())
 
 
-def lost_bytes(
-    tokenizer: Tokenizer, text: str, ids: NDArray[np.uint32], lost: int, margin: int
+def lost_bytes(  # noqa: PLR0917  # all of them are of one document
+    tokenizer: Tokenizer,
+    text: str,
+    ids: NDArray[np.uint32],
+    lost: int,
+    margin: int,
+    earlier: int = 0,
 ) -> int:
-    """Return the UTF-8 bytes of a document's text in the last `lost` of its ids, even inside a character."""
+    """Return the UTF-8 bytes of a document's text in the last `lost` of its ids, even inside a character.
+
+    Of a long document, `ids` are the last ones, behind `earlier` others.
+    """
     size = size_of(text)
-    if lost == len(ids):
+    count = earlier + len(ids)
+    if lost == count:
         return size
     if tokenizer.lossy:  # an estimate
-        return round(size * lost / len(ids))
+        return round(size * lost / count)
     ids = ids[-lost - _CONTEXT :]
     whole, kept, rest = (tokenizer.decode(i.tolist()) for i in (ids, ids[:-lost], ids[-lost:]))
     # A cut character is one U+FFFD in what is kept, and in the rest one for each byte.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,30 +11,26 @@ from fst_core.artefacts.model import TOKENIZER, load_tokenizer, save_model
 from fst_core.artefacts.provenance import record
 from fst_core.artefacts.publish import locked, publishing
 from fst_core.errors import ArtefactError, SettingsError, UserError
-from fst_core.generation import Request
 from fst_core.pipeline.figures import finite, shown
 from fst_core.pipeline.fingerprint import Fingerprint
 from fst_core.pipeline.plan import Action, Plan, number
+from fst_core.pipeline.sampling import Sampling, write_samplers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    import torch
-
     from fst_core.dataset import Dataset
-    from fst_core.interfaces import Engine, Model, Tokenizer, Trainer
+    from fst_core.interfaces import Model, Trainer
     from fst_core.pipeline.pipeline import Pipeline
     from fst_core.pipeline.run import Run
 
-__all__ = ["MODEL", "RUN", "check_lengths", "plan_train", "train"]
+__all__ = ["MODEL", "RUN", "check_lengths", "follow", "plan_train", "train"]
 
 MODEL = "model"
 """The folder of a run that holds the exported model."""
 RUN = "run.json"
 """The file of a run directory that says what the run is made from; written before it begins."""
-_SAMPLE_TOKENS = 64
-"""How many ids a sample during training has at the most."""
 
 
 def check_lengths(pipeline: Pipeline, max_sample_length: int) -> None:
@@ -63,6 +58,8 @@ def plan_train(pipeline: Pipeline, dataset_fingerprint: str, *, fresh: bool = Fa
     fingerprint.add_part("model", pipeline.model)
     fingerprint.add("model.content", pipeline.model.build().fingerprint())
     fingerprint.add_part("trainer", pipeline.trainer)
+    for name in pipeline.trainer.offer.implementation().free:
+        fingerprint.fields.pop(f"trainer.{name}", None)
     plan = number("train", pipeline.runs, fingerprint, _described, _state)
     if not fresh or plan.action == "make":
         return plan
@@ -102,6 +99,24 @@ def train(
     return plan.directory / MODEL
 
 
+def follow(pipeline: Pipeline, dataset: Dataset, run: Run) -> None:
+    """Take part in a training that another process leads, which keeps all of its results.
+
+    Raises:
+        FstError: training failed.
+    """
+    import torch
+
+    assert pipeline.model is not None
+    assert pipeline.trainer is not None
+    tokenizer = load_tokenizer(dataset.directory, dataset.manifest)
+    torch.manual_seed(run.seed)
+    module = pipeline.model.build().build(tokenizer)
+    pipeline.trainer.build().fit(
+        module, dataset, tokenizer, run, lambda prompts: [""] * len(prompts)
+    )
+
+
 def _begin(pipeline: Pipeline, plan: Plan) -> None:
     """Make the run's directory, with what it is made from."""
     import tomli_w
@@ -113,6 +128,7 @@ def _begin(pipeline: Pipeline, plan: Plan) -> None:
         (staging / RUN).write_text(json.dumps(described, indent=1) + "\n", "utf-8", newline="\n")
         with (staging / "pipeline.toml").open("wb") as file:
             tomli_w.dump(pipeline.tables, file)
+        write_samplers(pipeline, staging)
 
 
 def _fit(
@@ -128,14 +144,15 @@ def _fit(
     trainer: Trainer = pipeline.trainer.build()
     torch.manual_seed(run.seed)
     module = model.build(tokenizer)
-    sample = _sampler(pipeline, model, module, tokenizer, run.seed)
-    figures = trainer.fit(module, dataset, tokenizer, run, sample)
+    sampling = Sampling(pipeline, (model, module, tokenizer), run, tell)
+    figures = trainer.fit(module, dataset, tokenizer, run, sampling)
     with publishing(run.directory / MODEL) as staging:
         save_model(
             staging,
             model,
             module,
             dataset.directory / TOKENIZER,
+            chat_template=dataset.chat_template,
             fingerprint=plan.fingerprint,
             fields=plan.fields,
             components={
@@ -154,29 +171,3 @@ def _fit(
     tell(
         f"train: {shown(figures)}, in {time.perf_counter() - begun:.0f} s -> {run.directory / MODEL}"
     )
-
-
-def _sampler(
-    pipeline: Pipeline, model: Model, module: torch.nn.Module, tokenizer: Tokenizer, seed: int
-) -> Callable[[Sequence[str]], list[str]]:
-    """Return a function that continues prompts with the module as it is when called."""
-    assert pipeline.engine is not None
-    engine: Engine = pipeline.engine.build()
-    samplers = [(part.build(), part.settings) for part in pipeline.samplers]
-    engine = engine.for_module(
-        module,
-        tokenizer,
-        samplers,
-        model.context_length,
-        supports_cache=model.supports_cache,
-    )
-
-    async def texts(prompts: Sequence[str]) -> list[str]:
-        requests = [
-            Request(prompt=prompt, max_new_tokens=_SAMPLE_TOKENS, seed=seed + index)
-            for index, prompt in enumerate(prompts)
-        ]
-        generations = await asyncio.gather(*(engine.generate(request) for request in requests))
-        return [generation.text for generation in generations]
-
-    return lambda prompts: asyncio.run(texts(prompts))

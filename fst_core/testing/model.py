@@ -161,18 +161,24 @@ class ModelContract(ComponentContract):
     def test_saving_and_loading_change_nothing(
         self, model: Model, module: torch.nn.Module, ids: torch.Tensor, tmp_path: Path
     ) -> None:
-        """A loaded module has the same weights and gives the same logits, wherever its directory was moved."""
+        """A loaded module has the same weights and gives the same logits, wherever its directory was moved.
+
+        One that adapters were added to on saving has other weights, and the same logits up to rounding.
+        """
         with torch.no_grad():  # a loader that builds anew would not be noticed otherwise
             for parameter in module.parameters():
                 parameter.mul_(1.01)
         moved = _save(model, module, tmp_path / "saved").rename(tmp_path / "moved")
         loaded = type(model).load(moved)
         assert {p.device.type for p in loaded.parameters()} == {"cpu"}
-        _assert_equal_weights(loaded, module)
-        assert torch.equal(_logits(loaded.eval(), ids), _logits(module, ids))
+        if loaded.state_dict().keys() == module.state_dict().keys():
+            _assert_equal_weights(loaded, module)
+            assert torch.equal(_logits(loaded.eval(), ids), _logits(module, ids))
+        else:
+            _assert_close(_logits(loaded.eval(), ids), _logits(module, ids))
         again = _save(model, loaded, tmp_path / "again")
         assert contents(again).keys() == contents(moved).keys()
-        _assert_equal_weights(type(model).load(again), module)
+        _assert_equal_weights(type(model).load(again), loaded)
 
     def test_nothing_is_pickled(
         self, model: Model, module: torch.nn.Module, tmp_path: Path

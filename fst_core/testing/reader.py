@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -31,9 +33,9 @@ class ReaderContract(ComponentContract):
                 (folder / "poems" / "rose.txt").write_text("Roses are blue")
 
     It asserts that every split has documents; that they are the same ones in the same order each
-    time; that each has content, says where it was read, and can be written as UTF-8; that the
-    fingerprint depends neither on the instance nor on where the files lie, and changes with what
-    they hold.
+    time; that each has content, says where it was read, and can be written as UTF-8; that a reading
+    is reported, the same each time; that the fingerprint depends neither on the instance nor on
+    where the files lie, and changes with what they hold.
     """
 
     kind: ClassVar[str] = "reader"
@@ -74,7 +76,17 @@ class ReaderContract(ComponentContract):
         """Each document has more than white space; those that have not are dropped and counted."""
         for document in _documents(reader):
             assert any(text.strip() for text in _texts(document)), document.source
-        assert reader.dropped() >= 0
+
+    def test_a_reading_is_reported(self, reader: Reader) -> None:
+        """The report counts what was left out, is the same after each reading, and is plain data."""
+        for split in reader.splits():
+            list(reader.read(split))
+            first = reader.report()
+            assert all(count > 0 for count in first.dropped.values())
+            assert len(first.problems) <= 100
+            list(reader.read(split))
+            assert reader.report() == first
+            json.dumps(dataclasses.asdict(first), allow_nan=False)
 
     def test_every_document_says_where_it_was_read(self, reader: Reader) -> None:
         """`source` is what messages show to the user."""

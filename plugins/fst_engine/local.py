@@ -39,6 +39,8 @@ __all__ = ["LocalEngine"]
 class _Served:
     """What an engine is made of, once it has a model."""
 
+    name: str | None
+    """Of a saved model."""
     tokenizer: Tokenizer
     context_length: int
     chat: ChatTemplate
@@ -107,7 +109,13 @@ class LocalEngine(Engine):
         )
         prefixes = Prefixes(self.settings.prefix_gb * 1e9)
         return self._over(
-            forward, model.tokenizer, samplers, context_length, model.chat, prefixes=prefixes
+            forward,
+            model.tokenizer,
+            samplers,
+            context_length,
+            model.chat,
+            prefixes=prefixes,
+            name=model.name,
         )
 
     def _over(
@@ -119,6 +127,7 @@ class LocalEngine(Engine):
         chat: ChatTemplate,
         *,
         prefixes: Prefixes | None = None,
+        name: str | None = None,
     ) -> Self:
         never = {i for i in (tokenizer.bos_id, tokenizer.pad_id) if i is not None}
         scheduler = Scheduler(
@@ -137,6 +146,7 @@ class LocalEngine(Engine):
         )
         parameters = Parameters(samplers)
         served = _Served(
+            name,
             tokenizer,
             context_length,
             chat,
@@ -156,6 +166,7 @@ class LocalEngine(Engine):
         served = self._model()
         return {
             "name": "local",
+            **({"model": served.name} if served.name else {}),
             "alive": served.worker.alive,
             "context_length": served.context_length,
             "device": str(served.forward.device),

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from fst_core import Evaluator
 from fst_core.dataset import IGNORED, ordered_batches
-from fst_core.errors import UserError
+from fst_evaluation.device import device
 
 if TYPE_CHECKING:
     from fst_core.artefacts import LoadedModel
@@ -32,7 +32,7 @@ class PerplexityEvaluator(Evaluator):
 
     def __init__(self, settings: PerplexitySettings) -> None:
         self.settings = settings
-        self._device = _device(settings.device)
+        self._device = device(settings.device)
 
     def evaluate(self, model: LoadedModel, dataset: Dataset) -> dict[str, float | None]:
         """Return `loss` (nats an id), `perplexity` and `bits_per_byte` on the validation split."""
@@ -46,19 +46,6 @@ class PerplexityEvaluator(Evaluator):
             "perplexity": math.exp(min(mean, 700)),  # e**710 is past a float64
             "bits_per_byte": bits / dataset.valid.text_bytes if measured else None,
         }
-
-
-def _device(name: str) -> torch.device:
-    here = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(name for name, is_here in here.items() if is_here)
-    if not here[name]:
-        raise UserError(f'[[evaluate]] device = "{name}": torch finds none here')
-    return torch.device(name)
 
 
 def _summed_loss(

@@ -24,14 +24,14 @@ def fst_readers() -> Iterator[Component]:
         f"{__name__}.text:TextReader",
         "A folder of text and Markdown files, one document a file.",
         settings=f"{__name__}.settings:TextSettings",
-        suffixes=(".txt", ".md"),
+        suffixes=(".txt", ".txt.gz", ".txt.zst", ".md", ".md.gz", ".md.zst"),
     )
     yield Component(
         "jsonl",
         f"{__name__}.jsonl:JsonlReader",
         "JSON lines: a text or a conversation a line.",
         settings=f"{__name__}.settings:JsonlSettings",
-        suffixes=(".jsonl",),
+        suffixes=(".jsonl", ".jsonl.gz", ".jsonl.zst"),
     )
     yield Component(
         "package",

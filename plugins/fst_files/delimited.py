@@ -5,53 +5,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fst_core import Document
-from fst_files.lines import stripped, whole_lines
-from fst_files.patterns import find
-from fst_files.reader import FileReader
+from fst_core.reading.reader import TextFileReader
+from fst_files.lines import count_lines, stripped, whole_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fst_core import Split
+    from fst_core.reading.tally import Tally
     from fst_files.settings import DelimitedSettings
 
 __all__ = ["DelimitedReader"]
 
 
-class DelimitedReader(FileReader):
+class DelimitedReader(TextFileReader):
     r"""Cuts files at the lines that, stripped, equal `end_of_document`.
 
     A document's lines, stripped unless `strip_lines` is false, are joined with \n; what follows the
     last such line of a file is a document too.
     """
 
-    def __init__(self, settings: DelimitedSettings) -> None:
-        self.settings = settings
+    settings: DelimitedSettings
 
-    def splits(self) -> tuple[Split, ...]:
-        """Return the splits that the settings name."""
-        return self.settings.splits
-
-    def files(self, split: Split) -> dict[str, Path]:
-        """Return the files that the settings name."""
-        return find(self.settings.patterns(split))
-
-    def documents(self, name: str, path: Path) -> Iterator[Document]:
+    def documents(self, name: str, path: Path, tally: Tally) -> Iterator[Document]:
         """Yield the documents of one file, empty ones too."""
         number = first = 1  # the numbers of the line that comes next, and of the document's first
         parts: list[str] = []  # of the document: its lines in each block, each with its end
-        for lines in whole_lines(path, name, self.chunk_bytes):
+        for lines in whole_lines(self.pieces(name, path, tally)):
             block = stripped(lines) if self.settings.strip_lines else lines
             start = 0
             for begin, end in self._ends(block):
-                number += block.count("\n", start, end)
                 parts.append(block[start:begin])
+                number += count_lines(parts[-1]) + 1
                 yield Document(text=_joined(parts), source=f"{name}:{first}")
                 start, first = end, number
-            number += block.count("\n", start)
             if start < len(block):
                 parts.append(block[start:])
+                number += count_lines(parts[-1])
         if parts:
             yield Document(text=_joined(parts), source=f"{name}:{first}")
 

@@ -5,27 +5,31 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fst_core import Document
 from fst_core.errors import DocumentError, MissingDependency
+from fst_core.reading.reader import FileReader
+from fst_core.reading.text import pieces
 from fst_files.lines import blocks
-from fst_files.reader import FileReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fst_core import Split
+    from fst_core.reading.tally import Tally
     from fst_files.settings import PackageSettings
 
 __all__ = ["PackageReader"]
+
+_CHUNK_BYTES: Final = 2**16
 
 
 class PackageReader(FileReader):
     """Finds files in the list that an installed distribution has of its own; imports nothing."""
 
     def __init__(self, settings: PackageSettings) -> None:
-        self.settings = settings
+        self.package = settings
         # The same expressions, with ^ and $ at every line, as the setting says.
         self._remove = [re.compile(p.pattern, p.flags | re.MULTILINE) for p in settings.remove]
 
@@ -40,7 +44,7 @@ class PackageReader(FileReader):
             MissingDependency: the distribution is not installed; the message has the pip line.
             DocumentError: a pattern matches none of its files.
         """
-        name = self.settings.distribution
+        name = self.package.distribution
         try:
             found = distribution(name)
         except PackageNotFoundError:
@@ -49,7 +53,7 @@ class PackageReader(FileReader):
             ) from None
         shipped = {file.as_posix(): file for file in found.files or ()}
         matched: set[str] = set()
-        for pattern in self.settings.files:
+        for pattern in self.package.files:
             names = {name for name, file in shipped.items() if file.match(pattern)}
             if not names:
                 raise DocumentError(
@@ -58,13 +62,13 @@ class PackageReader(FileReader):
             matched |= names
         return {name: Path(str(shipped[name].locate())) for name in sorted(matched)}
 
-    def documents(self, name: str, path: Path) -> Iterator[Document]:
+    def documents(self, name: str, path: Path, tally: Tally) -> Iterator[Document]:
         """Yield the documents of one file, empty ones too."""
-        head = self.settings.split_at
+        head = self.package.split_at
         lines: list[str] = []  # of the document
         first = number = 1
         only_heads = True
-        for line in self._lines(name, path):
+        for line in self._lines(name, path, tally):
             if head is not None and head.match(line):
                 if not only_heads:
                     yield self._document(lines, f"{name}:{first}")
@@ -76,9 +80,9 @@ class PackageReader(FileReader):
         if lines:
             yield self._document(lines, f"{name}:{first}")
 
-    def _lines(self, name: str, path: Path) -> Iterator[str]:
-        for block in blocks(path, name, self.chunk_bytes):
-            yield from [line.strip() for line in block] if self.settings.strip_lines else block
+    def _lines(self, name: str, path: Path, tally: Tally) -> Iterator[str]:
+        for block in blocks(pieces(path, name, _CHUNK_BYTES, tally)):
+            yield from [line.strip() for line in block] if self.package.strip_lines else block
 
     def _document(self, lines: list[str], source: str) -> Document:
         text = "\n".join(lines)

@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 import re  # noqa: TC003  # pydantic reads the annotations of fields
-from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import Field, field_validator
 
 from fst_core import Settings
+from fst_core.reading.settings import FieldsSettings, SomePatterns, TextFilesSettings
 
-if TYPE_CHECKING:
-    from fst_core import Split
-
-__all__ = ["DelimitedSettings", "FilesSettings", "JsonlSettings", "PackageSettings", "TextSettings"]
+__all__ = ["DelimitedSettings", "JsonlSettings", "PackageSettings", "TextSettings"]
 
 
-def _listed(value: object) -> object:
-    """Let a single string stand for an array of one."""
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
-_WRITTEN = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed), WithJsonSchema(_WRITTEN)]
-"""Paths or glob patterns, any number of them."""
-SomePatterns = Annotated[
-    tuple[str, ...], Field(min_length=1), BeforeValidator(_listed), WithJsonSchema(_WRITTEN)
-]
-"""Paths or glob patterns, at least one."""
-
-
-class FilesSettings(Settings):
-    """The files of the two splits."""
-
-    train: SomePatterns
-    """Files to train on: paths or glob patterns (`**` crosses folders); none is read twice."""
-    valid: Patterns = ()
-    """Files to validate on; without any, a share of the training documents is held out."""
-
-    @property
-    def splits(self) -> tuple[Split, ...]:
-        """The splits that these settings name."""
-        return ("train", "valid") if self.valid else ("train",)
-
-    def patterns(self, split: Split) -> tuple[str, ...]:
-        """Return the paths and patterns of a split."""
-        return self.train if split == "train" else self.valid
-
-
-class DelimitedSettings(FilesSettings):
+class DelimitedSettings(TextFilesSettings):
     """Settings of the reader `delimited`."""
 
     end_of_document: str = "[END_OF_DOCUMENT]"
@@ -68,19 +30,12 @@ class DelimitedSettings(FilesSettings):
         return value
 
 
-class TextSettings(FilesSettings):
+class TextSettings(TextFilesSettings):
     """Settings of the reader `text`; a folder means its .txt and .md files, at any depth."""
 
 
-class JsonlSettings(FilesSettings):
+class JsonlSettings(FieldsSettings, TextFilesSettings):
     """Settings of the reader `jsonl`; a field name of "" means that no such field is read."""
-
-    text_field: str = "text"
-    """The field that holds a document's text."""
-    messages_field: str = "messages"
-    """The field that holds a conversation: an array of objects with `role` and `content`."""
-    meta_field: str = "meta"
-    """The field that holds a document's label; it may be absent."""
 
 
 class PackageSettings(Settings):

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar
 
 from fst_core import Document
-from fst_files.lines import pieces
-from fst_files.patterns import find
-from fst_files.reader import FileReader
+from fst_core.reading.reader import TextFileReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fst_core import Split
-    from fst_files.settings import TextSettings
+    from fst_core.reading.tally import Tally
 
 __all__ = ["TextReader"]
 
-SUFFIXES: Final = (".txt", ".md")
-"""The endings of the files that a folder stands for."""
 
-
-class TextReader(FileReader):
+class TextReader(TextFileReader):
     """Reads each file as one document, without the white space at its beginning and end."""
 
-    def __init__(self, settings: TextSettings) -> None:
-        self.settings = settings
+    suffixes: ClassVar = (".txt", ".txt.gz", ".txt.zst", ".md", ".md.gz", ".md.zst")
 
-    def splits(self) -> tuple[Split, ...]:
-        """Return the splits that the settings name."""
-        return self.settings.splits
-
-    def files(self, split: Split) -> dict[str, Path]:
-        """Return the files that the settings name; hidden ones of a folder are left out."""
-        return find(self.settings.patterns(split), SUFFIXES)
-
-    def documents(self, name: str, path: Path) -> Iterator[Document]:
+    def documents(self, name: str, path: Path, tally: Tally) -> Iterator[Document]:
         """Yield the file's text."""
-        text = "".join(pieces(path, name, self.chunk_bytes))
+        text = "".join(self.pieces(name, path, tally))
         yield Document(text=text.strip(), source=f"{name}:1")

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Self
 
+import numpy as np
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pipeline
 from tokenizers.decoders import ByteLevel as BytesToText
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from fst_core.interfaces.tokenizer import FlatIds
 
 __all__ = ["BpeTokenizer"]
@@ -38,6 +41,9 @@ _SEED: Final = 228
 """Of the sample that a vocabulary is learned from."""
 _LEAST_SHARE: Final = 100_000
 """Characters that a document may give however small the budget is."""
+
+_LEAST_MEMORY, _A_CHARACTER = 25_000_000, 5
+"""Bytes that learning took, the latter of each character of Python files, which have many words."""
 
 
 class BpeTokenizer(Tokenizer):
@@ -88,6 +94,13 @@ class BpeTokenizer(Tokenizer):
         pipeline.train_from_iterator(self._sample(texts), trainer)
         self._use(byte_level(pipeline.model))
 
+    def memory_to_fit(self, text_bytes: int | None) -> int:
+        """Return about how many bytes `fit` needs: of the sample, and of its words and their pairs."""
+        budget = self._settings.max_chars
+        return _LEAST_MEMORY + _A_CHARACTER * min(
+            budget, budget if text_bytes is None else text_bytes
+        )
+
     def encode(self, text: str) -> list[int]:
         """Encode a text, without control ids and without spaces around it."""
         return self._file.encode(self.normalize(text))
@@ -105,6 +118,12 @@ class BpeTokenizer(Tokenizer):
         normal = [self.normalize(text) for text in texts]
         ids, offsets = self._file.encode_batch(normal, before=SPACE, after=SPACE)
         return frame(ids, offsets, self.bos_id, self.end_id)
+
+    def encode_long(self, text: str) -> Iterator[NDArray[np.uint32]]:
+        """Yield what `encode_documents` gives of one text, some ids at a time."""
+        yield np.array([self.bos_id], np.uint32)
+        yield from self._file.encode_long(self.normalize(text), before=SPACE, after=SPACE)
+        yield np.array([self.end_id], np.uint32)
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a document's beginning, `[DOC_START]`, a space and the text, as `transformers` does."""

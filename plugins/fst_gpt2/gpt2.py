@@ -35,6 +35,10 @@ class GPT2Tokenizer(BpeTokenizer):
     def fit(self, texts: Iterable[str]) -> None:
         """Read no text: the vocabulary is published."""
 
+    def memory_to_fit(self, text_bytes: int | None) -> int:  # noqa: ARG002  # it reads no text
+        """Return 0: there is nothing to learn."""
+        return 0
+
     def fingerprint(self) -> str:
         """Return the digest of the published vocabulary, the only one there is."""
         published(self._path)  # what is missing should be said before the work begins

@@ -43,7 +43,7 @@ EARLIER = {
     "checkpoint_callback": "checkpoint_every in [trainer]",
     "default_save_path": "root in [run]",
     "distributed_backend": "strategy",
-    "early_stop_callback": "nothing: the weights of the best validation are kept",
+    "early_stop_callback": "patience in [trainer]",
     "flush_logs_every_n_steps": _ALWAYS,
     "gpus": 'device = "cuda" in [trainer]',
     "gradient_clip": "gradient_clip_val",
@@ -86,15 +86,15 @@ class TrainerArguments(Settings):
     """Arguments of `pytorch_lightning.Trainer`."""
 
     strategy: str = "auto"
-    """How several devices share the work."""
+    """How several devices share the work: `ddp`, by default too."""
     devices: list[int] | str | int = 1
-    """How many devices to use, or which; one alone can train for now."""
+    """How many devices of this machine to use, or which; several share each batch."""
     num_nodes: int = 1
-    """How many machines take part; one alone can train for now."""
+    """How many machines take part, each with as many devices."""
     fast_dev_run: int | bool = False
     """Run this many batches of everything, to see that it works."""
     max_epochs: int | None = Field(None, ge=-1)
-    """Stop after this many epochs, -1 for no limit; by default 10, unless max_steps is given."""
+    """Stop after this many epochs, -1 for no limit; by default 10, unless max_steps or minutes is given."""
     min_epochs: int | None = None
     """Train at least this many epochs."""
     max_steps: int = Field(-1, ge=-1)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fst_core.artefacts import publishing, verify, write_manifest
 from fst_core.artefacts.publish import write_whole
 from fst_core.errors import ArtefactError, FstError, UserError
 from fst_core.pipeline.fingerprint import Fingerprint
+from fst_core.pipeline.process import leads
 from fst_lightning.randomness import Randomness
 
 if TYPE_CHECKING:
@@ -54,6 +57,14 @@ class State:
     """Target ids that were trained on."""
     seconds: float = 0.0
     """Time that training took, without validation, sampling and checkpoints."""
+    total: int | None = None
+    """The number of all steps, where `minutes` has decided it."""
+    pieces: int = 1
+    """Into how many pieces a batch is divided to fit into memory."""
+    worse: int = 0
+    """Validations in a row that were not the best."""
+    best_bits_per_byte: float | None = None
+    """Bits per byte of the best validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +106,9 @@ class Checkpoints:
         self.kept = kept
         self.identity = Fingerprint(**identity)
         self.last: int | None = None
-        """The step of the newest sound checkpoint."""
+        """The step of the newest sound checkpoint, which may still be being written."""
+        self._writing: threading.Thread | None = None
+        self._error: FstError | None = None
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -117,6 +130,8 @@ class Checkpoints:
     def finish(self, figures: Mapping[str, float], step: int) -> dict[str, Any]:
         """Record that training is done, and which step's weights it ends with (0: those it began with)."""
         record = {"figures": figures, "step": step, "identity": self.identity.fields}
+        if not leads():
+            return record | {"step": 0}  # nobody wants the weights of a process that follows
         write_whole(self.directory / "finished.json", _json(record))
         return record
 
@@ -126,8 +141,8 @@ class Checkpoints:
         Raises:
             UserError: it is of another identity.
         """
-        for partial in self.directory.glob(".step-*.partial"):  # a killed process left it
-            shutil.rmtree(partial)
+        for partial in self.directory.glob(".step-*.partial") if leads() else ():
+            shutil.rmtree(partial)  # a killed process left it
         for step in reversed(self._steps()):
             try:
                 checkpoint = self.open(step)
@@ -158,30 +173,66 @@ class Checkpoints:
         optimizer: Mapping[str, torch.Tensor],
         randomness: Randomness,
     ) -> None:
-        """Write a checkpoint, then remove those that are no longer kept.
+        """Copy everything, and write it while training goes on; then remove what is no longer kept.
 
         Raises:
-            FstError: it cannot be written; earlier ones are untouched.
+            FstError: the one before cannot be written; earlier ones are untouched.
         """
-        target = self._path(state.step)
+        self.wait()
+        tensors = {
+            "model": {name: _copy(tensor) for name, tensor in module.items()},
+            "optimizer": {name: _copy(tensor) for name, tensor in optimizer.items()},
+            "random": dict(randomness.tensors),
+        }
         record = {
             "state": asdict(state),
             "random": randomness.numbers,
             "identity": self.identity.fields,
         }
+        self.last = state.step
+        # A process that has to leave at once does not wait for it.
+        self._writing = threading.Thread(
+            target=self._write, args=(state.step, tensors, record), daemon=True
+        )
+        self._writing.start()
+
+    def check(self) -> None:
+        """See whether what was written last could be.
+
+        Raises:
+            FstError: it could not.
+        """
+        if self._error is not None:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            FstError: it cannot be.
+        """
+        if self._writing is not None:
+            self._writing.join()
+            self._writing = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write(
+        self, step: int, tensors: Mapping[str, dict[str, torch.Tensor]], record: Mapping[str, Any]
+    ) -> None:
+        target = self._path(step)
         try:
             if target.exists():  # damaged: `latest` passed it over
                 shutil.rmtree(target)
             with publishing(target) as staging:
-                _save(module, staging / "model.safetensors")
-                _save(optimizer, staging / "optimizer.safetensors")
-                _save(randomness.tensors, staging / "random.safetensors")
+                for name, named in tensors.items():
+                    save_file(named, staging / f"{name}.safetensors")
                 (staging / "state.json").write_bytes(_json(record))
-                write_manifest(staging, "checkpoint", step=state.step)
-        except OSError as error:
-            raise FstError(f"{target}: the checkpoint cannot be written: {error}") from error
-        self.last = state.step
-        self._prune()
+                write_manifest(staging, "checkpoint", step=step)
+            self._prune()
+        except (OSError, SafetensorError) as error:
+            self._error = FstError(f"{target}: the checkpoint cannot be written: {error}")
 
     def _prune(self) -> None:
         steps = self._steps()
@@ -232,14 +283,9 @@ def _named(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_buffers()
 
 
-def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    save_file({name: _own(tensor.detach().cpu()) for name, tensor in tensors.items()}, path)
-
-
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a contiguous tensor that shares no memory, which safetensors asks for."""
-    alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous tensor of its own on the CPU, which no step changes."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _json(record: Mapping[str, Any]) -> bytes:

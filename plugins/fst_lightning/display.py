@@ -16,9 +16,11 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fst_lightning.checkpoints import State
 
-__all__ = ["Display", "display"]
+__all__ = ["Display", "Silent", "display", "sampled", "validated"]
 
 EVERY = 10.0
 """Seconds from one line to the next."""
@@ -35,22 +37,27 @@ class Display(Protocol):
     def say(self, line: str) -> None:
         """Show a line that stays."""
 
+    def expect(self, total: int) -> None:
+        """Take note of the number of steps."""
+
     def close(self) -> None:
         """Leave the terminal as it was."""
 
 
-def display(state: State, total: int) -> Display:
+def display(state: State, total: int | None) -> Display:
     """Return the display for stderr as it is; training goes from a state to a number of steps."""
     bar = sys.stderr.isatty()
     return Bar(state, total) if bar else Lines(state, total)
 
 
-def validated(state: State, perplexity: float) -> str:
+def validated(state: State, figures: Mapping[str, float]) -> str:
     """Return a line about a validation."""
     best = ", the best so far" if state.best_step == state.step else ""
+    bits = figures.get("bits_per_byte")
     return (
-        f"step {state.step}: validation loss {state.valid_loss:.4f}, "
-        f"perplexity {perplexity:.2f}{best}"
+        f"step {state.step}: validation loss {figures['valid_loss']:.4f}, "
+        f"perplexity {figures['perplexity']:.2f}"
+        f"{'' if bits is None else f', {bits:.3f} bits per byte'}{best}"
     )
 
 
@@ -60,10 +67,26 @@ def sampled(prompt: str, text: str) -> str:
     return f"  {line[:SHOWN]}{'...' if len(line) > SHOWN else ''}"
 
 
+class Silent:
+    """Shows nothing: another process does."""
+
+    def step(self, state: State, tokens_per_second: float) -> None:
+        """Show nothing."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+    def expect(self, total: int) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """There is nothing to leave."""
+
+
 class Bar:
     """A progress bar."""
 
-    def __init__(self, state: State, total: int) -> None:
+    def __init__(self, state: State, total: int | None) -> None:
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -86,6 +109,10 @@ class Bar:
         """Print a line above the bar."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def expect(self, total: int) -> None:
+        """Take note of the number of steps."""
+        self._progress.update(self._task, total=total)
+
     def close(self) -> None:
         """Draw the bar a last time."""
         self._progress.stop()
@@ -94,7 +121,7 @@ class Bar:
 class Lines:
     """A line now and then."""
 
-    def __init__(self, state: State, total: int) -> None:
+    def __init__(self, state: State, total: int | None) -> None:
         self._console = Console(stderr=True)
         self._total = total
         self._first = state.step
@@ -105,13 +132,21 @@ class Lines:
         now = time.monotonic()
         if now - self._told >= EVERY:
             self._told = now
-            left = (now - self._begun) / (state.step - self._first) * (self._total - state.step)
             figures = _figures(state, tokens_per_second)
-            self.say(f"step {state.step}/{self._total}: {figures}, {_duration(left)} left")
+            of, left = "", ""
+            if self._total is not None:
+                each = (now - self._begun) / (state.step - self._first)
+                of = f"/{self._total}"
+                left = f", {_duration(each * (self._total - state.step))} left"
+            self.say(f"step {state.step}{of}: {figures}{left}")
 
     def say(self, line: str) -> None:
         """Print a line."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def expect(self, total: int) -> None:
+        """Take note of the number of steps."""
+        self._total = total
 
     def close(self) -> None:
         """There is nothing to leave."""

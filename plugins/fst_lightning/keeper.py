@@ -8,20 +8,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 
 from fst_core.errors import FstError
 from fst_lightning.checkpoints import module_tensors
 from fst_lightning.display import sampled, validated
 from fst_lightning.optimizer import optimizer_tensors
-from fst_lightning.randomness import Randomness
+from fst_lightning.randomness import Randomness, seed_everything, seed_of
 from fst_lightning.signals import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import torch
-
     from fst_core.pipeline.run import Run
+    from fst_lightning.batches import TrainingBatches
+    from fst_lightning.budget import Budget
     from fst_lightning.checkpoints import Checkpoints, State
     from fst_lightning.display import Display
     from fst_lightning.language_module import LanguageModule
@@ -36,7 +37,8 @@ class Keeper(pl.Callback):
     """Follows training step by step.
 
     `state` and `randomness` are always those of the last completed step, whatever has begun since:
-    batches of a step that is not complete are done again by a run that goes on from there.
+    batches of a step that is not complete are done again by a run that goes on from there. Where
+    several processes train, the first alone writes and shows; all know the same state.
     """
 
     def __init__(
@@ -46,40 +48,63 @@ class Keeper(pl.Callback):
         *,
         settings: LightningSettings,
         language: LanguageModule,
+        batches: TrainingBatches,
         run: Run,
         checkpoints: Checkpoints,
-        record: Record,
+        record: Record | None,
         display: Display,
         signals: Signals,
         sample: Callable[[Sequence[str]], list[str]],
+        budget: Budget | None,
+        fixed: Callable[[int], None],
+        valid_bytes: int,
+        flops: tuple[float, float] | None,
     ) -> None:
         self.state = state
         self.randomness = randomness
         self.settings = settings
         self.language = language
+        self.batches = batches
         self.run = run
         self.checkpoints = checkpoints
         self.record = record
         self.display = display
         self.signals = signals
         self.sample = sample
+        self.budget = budget
+        self.fixed = fixed
+        """Takes note of the number of steps that `budget` gives."""
+        self.valid_bytes = valid_bytes
+        """UTF-8 bytes of a whole validation; 0: they are not known."""
+        self.flops = flops
+        """What learning from an id takes, and what the device can do a second; None: not known."""
         self.due = False
         """Whether a checkpoint of `state` is to be written before the next batch."""
         self._complete = True  # no batch has been trained on since `state`
         self._buffers: dict[str, torch.Tensor] = {}  # of `state`, where a batch may change them
         self._resting = randomness  # the generators while validation may draw from them
+        self._began = state.seconds
         self._clock = _Clock(state.seconds)
-        self._logged = (state.tokens, state.seconds)
+        self._logged = _Reading(state.tokens, state.seconds)
 
     def on_train_start(self, trainer: pl.Trainer, language: pl.LightningModule) -> None:  # noqa: ARG002  # Lightning's hook
         """Begin where the last completed step ended."""
         self.signals.install()  # Lightning has just taken SIGTERM
-        self.randomness.restore()
+        if self.batches.rank:
+            self._reseed()
+        else:
+            self.randomness.restore()
+        self._remember()
+        self.language.pieces = self.state.pieces
+        self.language.rewind = self.rewind
+        self.language.tell = self.display.say
+        trainer.should_stop |= self._is_over()
         self._clock.start()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop here if a signal came, and write a checkpoint if one is due."""
-        self.signals.check()
+        self._check(trainer)
+        self.checkpoints.check()
         if self.due:
             self.save(trainer)
 
@@ -106,27 +131,24 @@ class Keeper(pl.Callback):
             loss=figures["loss"],
             tokens=self.state.tokens + self.language.targets,
             seconds=self._clock.seconds,
+            pieces=self.language.pieces,
         )
-        self.randomness = Randomness.capture()
-        if trainer.accumulate_grad_batches > 1:
-            buffers = self.language.module.named_buffers()
-            self._buffers = {name: buffer.clone() for name, buffer in buffers}
+        if self.batches.rank:
+            self._reseed()
+        self._remember()
+        self._fix_total(trainer)
         self.due |= state.step % self.settings.checkpoint_every == 0
         if state.step % (self.settings.lightning.log_every_n_steps or 1) == 0:
-            tokens, seconds = self._logged
-            speed = (state.tokens - tokens) / max(1e-9, state.seconds - seconds)
-            self._logged = (state.tokens, state.seconds)
-            self._log({**figures, "tokens_per_second": speed})
-            self.display.step(state, speed)
+            self._log_step(figures)
 
     def on_validation_start(self, trainer: pl.Trainer, language: pl.LightningModule) -> None:  # noqa: ARG002  # Lightning's hook
         """Keep validation and sampling from changing what training draws."""
         self._clock.stop()
         self._resting = Randomness.capture()
 
-    def on_validation_batch_start(self, *_: Any) -> None:
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop here if a signal came."""
-        self.signals.check()
+        self._check(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, language: pl.LightningModule) -> None:  # noqa: ARG002  # Lightning's hook
         """Take note of a validation, and see what the model writes; before the first step, do neither.
@@ -135,10 +157,11 @@ class Keeper(pl.Callback):
             FstError: the loss is not finite.
         """
         if self.state.step and not trainer.sanity_checking:
-            self._validated(self.language.valid_loss)
+            self._validated(trainer)
             self._write_samples()
             # In the midst of a step's batches, a run that goes on from the last step does them again.
             self.state = replace(self.state, validated=self._complete)
+            trainer.should_stop |= self._is_over()
         self._resting.restore()
         self._clock.start()
 
@@ -154,12 +177,19 @@ class Keeper(pl.Callback):
         if asked and not hurried and not self.language.stepping:
             self.save(trainer)
 
+    def rewind(self) -> None:
+        """Put generators and buffers back to where the last completed step left them."""
+        self.randomness.restore()
+        for name, buffer in self.language.module.named_buffers():
+            buffer.copy_(self._buffers[name])
+
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint of the last completed step, unless there is one."""
         self.due = False
-        if self.state.step in {0, self.checkpoints.last}:
+        if self.record is None or self.state.step in {0, self.checkpoints.last}:
             return
         self._clock.stop()
+        self.record.flush()  # a run that goes on from here does not write it again
         module = self.language.module
         self.checkpoints.save(
             self.state,
@@ -169,29 +199,129 @@ class Keeper(pl.Callback):
         )
         self._clock.start()
 
-    def _validated(self, loss: float) -> None:
-        step = self.state.step
+    def summary(self) -> str:
+        """Return a line about how well the time was used."""
+        seconds = max(1e-9, self.state.seconds - self._began)
+        padding = 1 - self.language.tokens / max(1, self.language.size)
+        mfu = "n/a"
+        if self.flops is not None and self.state.seconds:
+            share = self.state.tokens / self.state.seconds * self.flops[0] / self.flops[1]
+            mfu = f"{share:.1%}"
+        return (
+            f"trained {self.state.step} steps: {min(1, self.batches.waited / seconds):.1%} of the time "
+            f"waiting for data, {padding:.1%} padding, MFU {mfu}"
+        )
+
+    def _remember(self) -> None:
+        self.randomness = Randomness.capture()
+        buffers = self.language.module.named_buffers()
+        self._buffers = {name: buffer.clone() for name, buffer in buffers}
+
+    def _reseed(self) -> None:
+        """Draw anew, by a function of the step: nothing of this process has to be kept."""
+        seed_everything(seed_of(self.run.seed, self.state.step, self.batches.rank))
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        """Stop if a signal came, to any of the processes.
+
+        Raises:
+            Interrupted: one has.
+        """
+        if trainer.world_size > 1:
+            mine = torch.tensor(float(self.signals.received or 0), device=self.language.device)
+            if number := int(trainer.strategy.reduce(mine, reduce_op="max").item()):
+                self.signals.received = number
+        self.signals.check()
+
+    def _is_over(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self.state.worse >= patience
+
+    def _fix_total(self, trainer: pl.Trainer) -> None:
+        if self.budget is None or self.state.total is not None:
+            return
+        total = self.budget.total(self.state.step, self.state.seconds, self.state.tokens)
+        if trainer.world_size > 1:
+            total = trainer.strategy.broadcast(total)
+        if total is not None:
+            self.state = replace(self.state, total=total)
+            self.fixed(total)
+
+    def _log_step(self, figures: dict[str, float]) -> None:
+        state = self.state
+        seen = _Reading(
+            state.tokens,
+            state.seconds,
+            self.batches.waited,
+            self.language.tokens,
+            self.language.size,
+        )
+        since, self._logged = seen.since(self._logged), seen
+        speed = since.targets / max(1e-9, since.seconds)
+        figures = {
+            **figures,
+            "tokens_per_second": speed,
+            "data_wait_share": min(1.0, since.waited / max(1e-9, since.seconds)),
+            "padding_share": 1 - since.tokens / max(1, since.size),
+        }
+        if self.flops is not None:
+            figures["mfu"] = speed * self.flops[0] / self.flops[1]
+        self._log(figures)
+        self.display.step(state, speed)
+
+    def _validated(self, trainer: pl.Trainer) -> None:
+        step, loss = self.state.step, self.language.valid_loss
         if not math.isfinite(loss):
             raise FstError(f"step {step}: the validation loss is {loss:g}. Lower learning_rate")
-        self.state = replace(self.state, valid_loss=loss)
+        figures = {
+            "valid_loss": loss,
+            "perplexity": math.exp(min(loss, 700.0)),
+        }  # e**710 is too large
+        bits = None
+        whole = isinstance(trainer.limit_val_batches, float) and trainer.limit_val_batches == 1
+        if self.valid_bytes and whole:
+            bits = self.language.valid_sum / math.log(2) / self.valid_bytes
+            figures["bits_per_byte"] = bits
+        self.state = replace(self.state, valid_loss=loss, worse=self.state.worse + 1)
         if self.state.best_loss is None or loss < self.state.best_loss:
-            self.state = replace(self.state, best_step=step, best_loss=loss)
+            self.state = replace(
+                self.state, best_step=step, best_loss=loss, best_bits_per_byte=bits, worse=0
+            )
             self.due = True
-        perplexity = math.exp(min(loss, 700.0))  # the largest that a float holds
-        self._log({"valid_loss": loss, "perplexity": perplexity})
-        self.display.say(validated(self.state, perplexity))
+        self._log(figures)
+        self.display.say(validated(self.state, figures))
 
     def _write_samples(self) -> None:
         prompts = self.settings.sample_prompts
-        if not (self.settings.log_text_samples and prompts):
+        if self.record is None or not (self.settings.log_text_samples and prompts):
             return
         texts = self.sample(prompts)
         self.record.samples(self.state.step, prompts, texts)
         self.display.say(sampled(prompts[-1], texts[-1]))
 
     def _log(self, figures: dict[str, float]) -> None:
-        self.record.figures(self.state.step, figures)
-        self.run.metrics(self.state.step, figures)
+        if self.record is not None:
+            self.record.figures(self.state.step, figures)
+            self.run.metrics(self.state.step, figures)
+
+
+class _Reading:
+    """What has been counted since training began."""
+
+    def __init__(
+        self, targets: int, seconds: float, waited: float = 0.0, tokens: int = 0, size: int = 0
+    ) -> None:
+        self.targets, self.seconds = targets, seconds
+        self.waited, self.tokens, self.size = waited, tokens, size
+
+    def since(self, other: _Reading) -> _Reading:
+        return _Reading(
+            self.targets - other.targets,
+            self.seconds - other.seconds,
+            self.waited - other.waited,
+            self.tokens - other.tokens,
+            self.size - other.size,
+        )
 
 
 class _Clock:

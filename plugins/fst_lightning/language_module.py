@@ -7,62 +7,82 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  # its usual name
 
-from fst_core.dataset import IGNORED
-from fst_core.errors import FstError
+from fst_core.errors import FstError, UserError
+from fst_lightning.loss import ChunkedLoss, summed_loss, summed_unlikelihood
+from fst_lightning.memory import is_out_of_memory
 from fst_lightning.optimizer import adamw, load_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from fst_lightning.batches import MicroBatch
     from fst_lightning.schedule import Schedule
     from fst_lightning.settings import LightningSettings
 
-__all__ = ["LanguageModule", "summed_loss"]
+__all__ = ["LanguageModule"]
 
-
-def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the summed cross entropy of each next id: (B, T, V), (B, T) int64 -> (), float32."""
-    targets = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # the last position predicts nothing
-    return F.cross_entropy(
-        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+_MANY_LOGITS = 2**26
+"""Logits of a batch, 256 MiB in fp32, from which on they are computed in chunks."""
 
 
 class LanguageModule(pl.LightningModule):
     """Trains a module with AdamW on the mean loss over all target ids of a step.
 
-    A step's loss is the sum over the targets of all its batches, divided by their number: long and
-    short batches of an accumulated step count by their ids.
+    A step's loss is the sum over the targets of all its batches, in all processes, divided by their
+    number: long and short batches of an accumulated step count by their ids.
     """
 
     def __init__(
-        self, module: nn.Module, settings: LightningSettings, schedule: Schedule, accumulate: int
+        self,
+        module: nn.Module,
+        settings: LightningSettings,
+        schedule: Schedule,
+        *,
+        learning_rate: float,
     ) -> None:
         super().__init__()
         self.module = module
         self.settings = settings
         self.schedule = schedule
-        self.accumulate = accumulate
+        self.learning_rate = learning_rate
+        self.accumulate = settings.lightning.accumulate_grad_batches
         self.resumed: tuple[int, Mapping[str, torch.Tensor]] = (0, {})
         """The step that training goes on from, and the optimizer's tensors after it."""
+        self.pieces = 1
+        """Into how many pieces the rows of a batch are divided, so that they fit into memory."""
+        self.rewind: Callable[[], None] = _nothing
+        """Puts generators and buffers back to where the last completed step left them."""
+        self.tell: Callable[[str], None] = _nothing_of
+        """Shows the user a line."""
         self.stepping = False
         """Whether the optimizer may be changing weights right now."""
         self.figures: dict[str, float] = {}
         """Of the last step: loss, learning_rate, gradient_norm."""
         self.targets = 0
         """The number of target ids of the current step."""
-        self._losses: list[torch.Tensor] = []  # of the current step's batches, each (), by targets
-        self._indices: list[torch.Tensor] = []
+        self.tokens = self.size = 0
+        """The ids of all batches so far, without padding and with it."""
+        self.valid_loss = 0.0
+        """The mean loss over all target ids of the last validation."""
+        self.valid_sum = 0.0
+        """That loss, summed."""
+        self._batches: list[MicroBatch] = []  # of the current step
+        self._losses: list[torch.Tensor] = []  # of their pieces, each (), by targets
         self._valid = (0.0, 0)
+        self._chunked: ChunkedLoss | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process takes part: then nobody waits if a step is done again."""
+        return isinstance(self.trainer.strategy, SingleDeviceStrategy)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, both after the step that training goes on from."""
         step, tensors = self.resumed
-        optimizer = adamw(self.module, self.settings)
+        optimizer = adamw(self.module, self.settings, self.learning_rate)
         load_optimizer(optimizer, self.module, tensors)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule, last_epoch=step - 1)
         return {
@@ -70,15 +90,50 @@ class LanguageModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def on_fit_start(self) -> None:
+        """See whether the loss can be computed in chunks.
+
+        Raises:
+            UserError: it cannot, and the settings ask for it.
+        """
+        wanted = self.settings.chunked_loss
+        if wanted is not False and not self.settings.unlikelihood_alpha:
+            self._chunked = ChunkedLoss.of(self.module)
+        if wanted is True and self._chunked is None:
+            raise UserError(
+                "[trainer] chunked_loss: this model has no plain linear last layer. Leave it out"
+            )
+
     def training_step(self, batch: MicroBatch, batch_index: int) -> torch.Tensor:
         """Return the batch's share of the step's loss."""
         if batch_index % self.accumulate == 0:
-            self._losses, self._indices = [], []
+            self._begin_step()
+        self._batches.append(batch)
         self.targets = batch.targets
-        loss = self._loss(batch) / max(1, batch.targets)
-        self._losses.append(loss.detach())
-        self._indices.append(batch.indices)
-        return loss * self.accumulate  # Lightning divides by it
+        self.tokens += batch.tokens
+        self.size += batch.size
+        if not self.alone:
+            loss = self._loss(batch.ids, batch.labels) / max(1, batch.targets)
+            self._losses.append(loss.detach())
+            # Lightning divides by the batches of a step, and averages over the processes.
+            return loss * self.accumulate * self.trainer.world_size
+        todo = [batch]
+        while not self._learned(todo):
+            self._halve()
+            todo = self._batches
+        return torch.stack(self._losses).sum()
+
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go back through a batch, unless its training step has done it."""
+        if loss.requires_grad:
+            loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch's
+
+    def optimizer_zero_grad(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Lightning asks for it between the forward and the backward pass of a step's first batch."""
+        if not self.alone:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def configure_gradient_clipping(
         self,
@@ -93,7 +148,10 @@ class LanguageModule(pl.LightningModule):
         """
         trained = [p for p in self.module.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        loss, size = torch.stack([torch.stack(self._losses).sum(), norm]).tolist()
+        shares = torch.stack(self._losses).sum()
+        if not self.alone:
+            shares = self.trainer.strategy.reduce(shares, reduce_op="sum")
+        loss, size = torch.stack([shares, norm]).tolist()
         rate = float(optimizer.param_groups[0]["lr"])
         self.figures = {"loss": loss, "learning_rate": rate, "gradient_norm": size}
         if not (math.isfinite(loss) and math.isfinite(size)):
@@ -111,22 +169,110 @@ class LanguageModule(pl.LightningModule):
     def validation_step(self, batch: MicroBatch) -> None:
         """Add a batch to the validation."""
         total, targets = self._valid
-        self._valid = (total + self._loss(batch).item(), targets + batch.targets)
+        for ids, labels in _divided(batch, self.pieces):
+            total += self._likelihood(ids, labels).item()
+        self._valid = (total, targets + batch.targets)
 
-    @property
-    def valid_loss(self) -> float:
-        """The mean loss over all target ids of the last validation."""
+    def on_validation_epoch_end(self) -> None:
+        """Sum up a validation, over all processes."""
         total, targets = self._valid
-        return total / max(1, targets)
+        if not self.alone:
+            share = torch.tensor(total, dtype=torch.float64, device=self.device)
+            total = self.trainer.strategy.reduce(share, reduce_op="sum").item()
+        self.valid_sum = total
+        self.valid_loss = total / max(1, targets)
 
-    def _loss(self, batch: MicroBatch) -> torch.Tensor:
-        logits = self.module(input_ids=batch.ids, use_cache=False).logits
-        return summed_loss(logits, batch.labels)
+    def _begin_step(self) -> None:
+        self._batches, self._losses = [], []
+        if self.alone:
+            self.module.zero_grad()
+
+    def _learned(self, batches: list[MicroBatch]) -> bool:
+        """Add the gradients of batches; return False, with what was added, if memory is too short."""
+        try:
+            for batch in batches:
+                for ids, labels in _divided(batch, self.pieces):
+                    loss = self._loss(ids, labels) / max(1, batch.targets)
+                    loss.backward()  # type: ignore[no-untyped-call]  # torch's
+                    self._losses.append(loss.detach())
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _halve(self) -> None:
+        """Begin the step anew with batches in smaller pieces.
+
+        Raises:
+            FstError: there are none.
+        """
+        rows = max(len(batch.ids) for batch in self._batches)
+        if self.pieces >= rows:
+            raise FstError(
+                f"step {self.trainer.global_step + 1}: not even one sample of "
+                f"{self._batches[-1].ids.shape[1]} ids fits into memory. Set gradient_checkpointing, "
+                "lower [dataset] max_sample_length, or take a smaller model"
+            )
+        self.pieces *= 2
+        self._losses = []
+        self.module.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.rewind()
+        self.tell(
+            f"step {self.trainer.global_step + 1}: out of memory. From here on a batch is computed in "
+            f"{self.pieces} pieces of at most {-(-rows // self.pieces)} samples; a step learns from the "
+            "same samples as before"
+        )
+
+    def _loss(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        alpha = self.settings.unlikelihood_alpha
+        if not alpha:
+            return self._likelihood(ids, labels)
+        logits = self.module(input_ids=ids, use_cache=False).logits
+        return summed_loss(logits, labels) + alpha * summed_unlikelihood(logits, ids, labels)
+
+    def _likelihood(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self._in_chunks(ids) and self._chunked is not None:
+            return self._chunked(ids, labels)
+        return summed_loss(self.module(input_ids=ids, use_cache=False).logits, labels)
+
+    def _in_chunks(self, ids: torch.Tensor) -> bool:
+        chunked = self._chunked
+        if chunked is None:
+            return False
+        if (
+            self.settings.chunked_loss == "auto"
+            and ids.numel() * chunked.vocabulary <= _MANY_LOGITS
+        ):
+            return False
+        if not chunked.is_checked and not chunked.agrees(ids[:1]):
+            if self.settings.chunked_loss is True:
+                raise UserError(
+                    "[trainer] chunked_loss: this model changes its logits behind its last layer. "
+                    "Leave it out"
+                )
+            self._chunked = None
+        return self._chunked is not None
 
     def _diverged(self, loss: float, norm: float) -> str:
-        samples = torch.cat(self._indices).tolist()
+        samples = torch.cat([batch.indices for batch in self._batches]).tolist()
         shown = ", ".join(map(str, samples[:16])) + (", ..." if len(samples) > 16 else "")
         return (
             f"step {self.trainer.global_step + 1}: the loss is {loss:g} and the gradient's norm "
             f"{norm:g}, with training samples {shown}. Lower learning_rate, or raise num_warmup_steps"
         )
+
+
+def _divided(batch: MicroBatch, pieces: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the rows of a batch, ids and labels, in pieces."""
+    return zip(batch.ids.chunk(pieces), batch.labels.chunk(pieces), strict=True)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_of(line: str) -> None:
+    pass

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["adamw", "load_optimizer", "optimizer_tensors"]
 
 
-def adamw(module: nn.Module, settings: LightningSettings) -> torch.optim.AdamW:
+def adamw(
+    module: nn.Module, settings: LightningSettings, learning_rate: float
+) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019), fused, over the parameters that are trained.
 
     Matrices decay; biases, norms and embeddings do not: decay holds back the size of what is
@@ -25,7 +27,7 @@ def adamw(module: nn.Module, settings: LightningSettings) -> torch.optim.AdamW:
     trained = [p for p in module.parameters() if p.requires_grad]
     decayed = [p for p in trained if p.ndim > 1 and id(p) not in embeddings]
     rest = [p for p in trained if p.ndim <= 1 or id(p) in embeddings]
-    rate = {"lr": settings.learning_rate, "initial_lr": settings.learning_rate}
+    rate = {"lr": learning_rate, "initial_lr": learning_rate}
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay, **rate},
         {"params": rest, "weight_decay": 0.0, **rate},

@@ -12,7 +12,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Randomness", "seed_everything"]
+__all__ = ["Randomness", "seed_everything", "seed_of"]
 
 
 def seed_everything(seed: int) -> None:
@@ -20,6 +20,11 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  # a module may draw from the global generator
     random.seed(seed)
+
+
+def seed_of(*numbers: int) -> int:
+    """Return a seed that is a function of some numbers, such as a run's seed, a step and a process."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True, slots=True)

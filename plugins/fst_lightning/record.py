@@ -47,8 +47,12 @@ class Record:
             file.flush()
             os.fsync(file.fileno())  # before a checkpoint says that they are written
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Write out what is buffered."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write out what is buffered, and end."""
         self._writer.close()
 
 

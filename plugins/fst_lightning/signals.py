@@ -37,7 +37,10 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None
+        self.received: int | None = None
+        """The signal that has come."""
+        self.hurried = False
+        """Whether a second one has."""
         self._before = {number: signal.getsignal(number) for number in _NUMBERS}
 
     def __enter__(self) -> Self:
@@ -61,13 +64,14 @@ class Signals:
         Raises:
             Interrupted: one has.
         """
-        if self._received is not None:
-            raise Interrupted(self._received)
+        if self.received is not None:
+            raise Interrupted(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  # a handler's arguments
-        if self._received is not None:
+        if self.received is not None:
+            self.hurried = True
             raise Interrupted(number, at_once=True)
-        self._received = number
+        self.received = number
 
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)

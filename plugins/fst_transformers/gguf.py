@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from fst_core.errors import ArtefactError, MissingDependency, one_line
 from fst_transformers.config import build_config
+from fst_transformers.gguf_reader import forget, reading_once
 from fst_transformers.quiet import quiet
 from fst_transformers.weights import assemble, outline
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -28,10 +31,19 @@ def read_gguf_config(path: Path) -> PreTrainedConfig:
         ArtefactError: the file is damaged, or its architecture is unknown to `transformers`.
         MissingDependency: the package `gguf` is not installed.
     """
-    fields = _parse(path)["config"]
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError as error:
+        raise ArtefactError(f"{path}: {error.strerror}") from None
+    return build_config(_config(path, changed), str(path))
+
+
+@functools.lru_cache(maxsize=4)
+def _config(path: Path, changed: int) -> Mapping[str, Any]:  # noqa: ARG001  # it tells files of one name apart
+    fields: dict[str, Any] = _parse(path)["config"]
     if fields.get("model_type") == "gpt2":  # whose lengths get names that GPT2Config does not know
         fields |= {"n_positions": fields.get("n_ctx"), "n_inner": fields.get("feed_forward_length")}
-    return build_config(fields, str(path))
+    return fields
 
 
 def read_gguf_module(path: Path) -> PreTrainedModel:
@@ -44,6 +56,7 @@ def read_gguf_module(path: Path) -> PreTrainedModel:
     config = read_gguf_config(path)
     # Weights unpacked into a module of its own, since transformers does not save one that it reads from GGUF.
     found = _parse(path, return_tensors=True, model_to_load=outline(config, str(path)))
+    forget()
     return assemble(config, found["tensors"], str(path))
 
 
@@ -53,7 +66,11 @@ def _parse(path: Path, **options: Any) -> dict[str, Any]:
     except ImportError:
         raise MissingDependency(f"{path} needs gguf. Install it: pip install gguf") from None
     try:
-        with quiet(), redirect_stderr(io.StringIO()):  # its progress bar knows no setting
+        with (
+            quiet(),
+            reading_once(),
+            redirect_stderr(io.StringIO()),
+        ):  # its progress bar knows no setting
             parsed: dict[str, Any] = load_gguf_checkpoint(str(path), **options)  # type: ignore[no-untyped-call]  # transformers left it unannotated
     except Exception as error:  # noqa: BLE001  # the reader fails in many ways on a damaged file
         raise ArtefactError(

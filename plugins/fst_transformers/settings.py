@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fst_core import Settings
 
-__all__ = ["GPT2Settings", "LlamaSettings", "PretrainedSettings"]
+__all__ = ["GPT2Settings", "LlamaSettings", "LoraSettings", "PretrainedSettings"]
 
 Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -99,8 +99,27 @@ class LlamaSettings(Settings):
         return self
 
 
+class LoraSettings(Settings):
+    """Settings of `[model.lora]`: small matrices beside the model's own learn in place of these."""
+
+    rank: Size = 8
+    """The inner width of the small matrices: more learn more, and take more memory."""
+    alpha: float = Field(16.0, gt=0, allow_inf_nan=False)
+    """What they learn counts `alpha / rank` times."""
+    dropout: Share = 0.0
+    """Dropout of what goes into them, in training."""
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "all-linear"
+    )
+    """The names of the layers that get them, such as ["q_proj", "v_proj"]; by default all but the output."""
+
+
 class PretrainedSettings(Settings):
     """Settings of the model `pretrained`."""
 
     path: str = Field(min_length=1)
     """A directory with config.json and safetensors, a .gguf file, or a name on the Hugging Face hub."""
+    freeze_n_layers: int = Field(0, ge=0)
+    """How many layers, counted from the embeddings, keep their weights, and the embeddings with them."""
+    lora: LoraSettings | None = None
+    """Train small matrices beside the model's own, which stay as they are; they are added at the end."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
 
 from fst_core import Tokenizer
 from fst_core.artefacts.digests import digest_files
@@ -21,7 +24,9 @@ from fst_transformers.hub import fetch
 from fst_transformers.tokenizer_settings import PretrainedTokenizerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from fst_core.interfaces.tokenizer import FlatIds
 
@@ -89,6 +94,13 @@ class PretrainedTokenizer(Tokenizer):
     def encode_batch(self, texts: Sequence[str]) -> FlatIds:
         """Encode texts as `encode` does, one after another."""
         return self._file.encode_batch(texts)
+
+    def encode_long(self, text: str) -> Iterator[NDArray[np.uint32]]:
+        """Yield what `encode_documents` gives of one text, some ids at a time."""
+        if self.bos_id is not None:
+            yield np.array([self.bos_id], np.uint32)
+        yield from self._file.encode_long(text)
+        yield np.array([self.end_id], np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Decode ids; control ids decode to nothing."""
@@ -170,11 +182,12 @@ def _open(directory: Path, name: str, gguf_file: str | None = None) -> Found:
     import tokenizers
     from transformers import AutoTokenizer
 
+    from fst_transformers.gguf_reader import reading_once
     from fst_transformers.quiet import quiet
 
     options = {} if gguf_file is None else {"gguf_file": gguf_file}
     try:
-        with quiet():
+        with quiet(), nullcontext() if gguf_file is None else reading_once():
             opened = AutoTokenizer.from_pretrained(
                 os.fspath(directory), local_files_only=True, trust_remote_code=False, **options
             )

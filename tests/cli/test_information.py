@@ -40,7 +40,8 @@ def test_list_plugins_shows_kind_name_provider_state_and_summary(with_fakes, fst
 def test_list_plugins_of_one_kind(with_fakes, fst):
     with_fakes("toy")
     done = fst("list-plugins", "--kind", "executor")
-    assert [row[:2] for row in rows(done.out)[1:]] == [["executor", "plain"], ["executor", "toy"]]
+    names = ["local", "plain", "ray", "toy"]
+    assert [row[:2] for row in rows(done.out)[1:]] == [["executor", name] for name in names]
 
 
 def test_list_plugins_shows_what_is_missing_and_the_line_that_installs_it(with_fakes, fst):

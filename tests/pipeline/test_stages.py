@@ -160,7 +160,7 @@ def test_another_run_leaves_the_first_as_it_was(trained):
     outcome, lines = run(trainer__learning_rate=0.01)
     assert outcome.dataset == trained.dataset
     assert outcome.model.as_posix() == "runs/tiny/2/model"
-    assert "train: changed since 1: trainer.learning_rate: 0.0003 -> 0.01" in lines
+    assert "train: changed since 1: trainer.learning_rate: None -> 0.01" in lines
     assert (trained.model / "model.safetensors").read_bytes() == before
     assert run()[0] == trained
 

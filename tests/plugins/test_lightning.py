@@ -27,13 +27,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from fst_core.artefacts import write_manifest
-from fst_core.dataset import Dataset, SplitWriter, token_dtype
+from fst_core.dataset import Batching, Dataset, SplitWriter, token_dtype
 from fst_core.errors import FstError, SettingsError, UserError
 from fst_core.pipeline.pipeline import load_pipeline
 from fst_core.pipeline.run import Run
 from fst_core.plugins import registry
 from fst_core.settings import problems, validate
 from fst_core.testing import TrainerContract
+from fst_core.testing.toys import ToyTokenizer
 
 VOCABULARY = 24
 LENGTH = 24
@@ -120,7 +121,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return write_dataset(tmp_path_factory.mktemp("data") / "1", train=65, valid=9)
+    return write_dataset(tmp_path_factory.mktemp("data") / "1", train=60, valid=9)
 
 
 def write_dataset(directory, train, valid, fingerprint="toy"):
@@ -187,7 +188,7 @@ def fit(run, dataset, module=None, sample=None, trainer=None, **changed):
         text = "é" * (1 + int(torch.randint(3, ())) + random.randrange(3) + drawn)
         return [prompt + text for prompt in prompts]
 
-    return module, trainer.fit(module, dataset, None, run, sample or draw)
+    return module, trainer.fit(module, dataset, ToyTokenizer(), run, sample or draw)
 
 
 def losses(run, key="loss"):
@@ -267,7 +268,7 @@ def test_a_steps_loss_is_that_of_all_its_targets_together(dataset, tmp_path):
 
 
 def test_padding_and_the_first_id_are_no_targets():
-    from fst_lightning.language_module import summed_loss
+    from fst_lightning.loss import summed_loss
 
     logits = torch.randn(2, 4, 5)
     labels = torch.tensor([[1, 2, 3, 4], [1, 2, -100, -100]])
@@ -298,7 +299,7 @@ def test_matrices_decay_and_biases_norms_and_embeddings_do_not():
 
     module = new_module()
     module.frozen = nn.Linear(2, 2).requires_grad_(False)
-    optimizer = adamw(module, settings(weight_decay=0.3))
+    optimizer = adamw(module, settings(weight_decay=0.3), 0.02)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     groups = {
         group["weight_decay"]: {names[id(parameter)] for parameter in group["params"]}
@@ -327,11 +328,11 @@ def test_the_schedule_is_that_of_transformers():
 def test_the_schedule_ends_at_its_floor_and_warms_up_for_a_tenth():
     from fst_lightning.schedule import Schedule
 
-    schedule = Schedule(500, None, floor=0.25)
+    schedule = Schedule(500, None, floor=0.25, longest_warmup=100)
     assert [schedule(0), schedule(25), schedule(50)] == [0, 0.5, 1]
     assert schedule(275) == pytest.approx(0.25 + 0.75 / 2)
     assert schedule(500) == schedule(900) == 0.25
-    assert Schedule(5000, None).warmup == 100
+    assert [Schedule(5000, None).warmup, Schedule(5000, None, longest_warmup=90).warmup] == [40, 90]
 
 
 def test_the_learning_rate_of_each_step_is_the_schedules(dataset, tmp_path):
@@ -599,7 +600,7 @@ def test_a_second_signal_leaves_at_once(dataset, tmp_path):
     with pytest.raises(SystemExit) as ended:
         fit(run, dataset, signalling(18, True, number=signal.SIGTERM, times=2))
     assert ended.value.code == 143
-    assert steps_kept(run)[-1] == "step-000004"
+    assert steps_kept(run)[-1] <= "step-000004"  # which may still be being written
     assert max(losses(run)) == 6
 
 
@@ -659,7 +660,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_begins_anew(dataset, tmp_path, 
 def test_a_run_goes_on_only_as_what_it_was(dataset, tmp_path):
     with pytest.raises(Killed):
         fit(Watched(tmp_path, fail=dying(6)), dataset)
-    other = write_dataset(tmp_path / "other", 65, 9, fingerprint="another")
+    other = write_dataset(tmp_path / "other", 60, 9, fingerprint="another")
     with pytest.raises(UserError, match="dataset: 'toy' -> 'another'"):
         fit(Watched(tmp_path), other)
     changed = {"weight_decay": 0.5, "lightning": ARGUMENTS | {"max_epochs": 4}}
@@ -696,15 +697,13 @@ def test_a_directory_that_cannot_be_written_fails_loudly(dataset, tmp_path):
     run = Watched(tmp_path / "run", fail=block)
     with pytest.raises(FstError, match="step-000004: the checkpoint cannot be written"):
         fit(run, dataset, lightning={"max_epochs": 1})
-    assert max(losses(run)) == 4
+    assert 4 <= max(losses(run)) <= 8  # by the next one at the latest
 
 
 # stopping when it goes wrong
 
 
 def test_a_loss_that_is_no_number_stops_at_once_and_names_the_samples(dataset, tmp_path):
-    from fst_core.dataset import epoch_batches
-
     module = new_module()
 
     def poison(step, metrics):
@@ -714,8 +713,8 @@ def test_a_loss_that_is_no_number_stops_at_once_and_names_the_samples(dataset, t
     run = Watched(tmp_path, fail=poison)
     with pytest.raises(FstError) as failed:
         fit(run, dataset, module)
-    sixth = list(epoch_batches(dataset.train, 4, SEED, 0))[15:]
-    samples = ", ".join(str(i) for batch in sixth for i in batch.indices)
+    *_, sixth = Batching(dataset.train, 4, accumulate=3).steps(SEED, 0)
+    samples = ", ".join(str(i) for indices in sixth for i in indices)
     assert (
         f"step 6: the loss is nan and the gradient's norm nan, with training samples {samples}"
         in str(failed.value)
@@ -768,6 +767,9 @@ def test_tensorboard_has_the_figures_and_the_samples(dataset, tmp_path):
         "learning_rate",
         "gradient_norm",
         "tokens_per_second",
+        "bits_per_byte",
+        "data_wait_share",
+        "padding_share",
     }
     assert set(events.Tags()["scalars"]) == scalars
     assert [event.step for event in events.Scalars("loss")] == list(range(1, STEPS + 1))
@@ -822,11 +824,15 @@ def test_lines_tell_how_it_goes_and_nothing_else_is_printed(dataset, tmp_path, c
     assert out == ""
     number = r"[\d,]+(\.\d+)?"
     step = rf"step \d+/18: loss {number}(, validation loss {number})?, {number} tokens/s, 0:00:\d\d left"
-    valid = rf"step \d+: validation loss {number}, perplexity {number}(, the best so far)?"
+    valid = rf"step \d+: validation loss {number}, perplexity {number}, {number} bits per byte"
+    valid += "(, the best so far)?"
+    end = rf"trained 18 steps: {number}% of the time waiting for data, {number}% padding, MFU n/a"
     sample = "  atwo lines x{189}\\.\\.\\."
     lines = err.splitlines()
-    assert [line for line in lines if not re.fullmatch(f"{step}|{valid}|{sample}", line)] == []
-    assert len(lines) == 18 + 8 + 8
+    assert [
+        line for line in lines if not re.fullmatch(f"{step}|{valid}|{sample}|{end}", line)
+    ] == []
+    assert len(lines) == 18 + 8 + 8 + 1
 
 
 def test_a_terminal_gets_a_bar(dataset, tmp_path, monkeypatch):
@@ -884,7 +890,7 @@ def test_an_interval_longer_than_an_epoch_counts_across_epochs(dataset, tmp_path
 
 def test_the_default_is_ten_epochs_validated_each(dataset, tmp_path):
     run = Watched(tmp_path)
-    fit(run, dataset, lightning={"accumulate_grad_batches": 17})
+    fit(run, dataset, lightning={"accumulate_grad_batches": 30})
     assert list(losses(run)) == list(losses(run, "valid_loss")) == list(range(1, 11))
 
 
@@ -892,10 +898,10 @@ def test_a_validation_before_the_first_step_does_not_count(dataset, tmp_path):
     run = Watched(tmp_path)
     arguments = {"max_epochs": 1, "accumulate_grad_batches": 9, "val_check_interval": 4}
     _, figures = fit(run, dataset, lightning=arguments, sample_prompts=["a"])
-    assert list(losses(run, "valid_loss")) == [1, 2]
+    assert list(losses(run, "valid_loss")) == [1, 3]
     lines = (tmp_path / "samples.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 1, 2]
-    assert figures["best_step"] in {1, 2}
+    assert [json.loads(line)["step"] for line in lines] == [1, 1, 3]
+    assert figures["best_step"] in {1, 3}
 
 
 @pytest.mark.parametrize(
@@ -914,6 +920,14 @@ def test_training_ends_when_it_should(arguments, steps, dataset, tmp_path):
     assert figures["steps"] == len(losses(run)) == steps
 
 
+def test_the_number_of_steps_is_known_before(dataset, tmp_path):
+    run = Watched(tmp_path / "run")
+    assert build().planned_steps(dataset, run) == STEPS
+    assert build(lightning={"max_steps": 7}).planned_steps(dataset, run) == 7
+    assert build(lightning={}, minutes=1.0).planned_steps(dataset, run) is None
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_ends_when_its_time_is_over(dataset, tmp_path):
     run = Watched(tmp_path)
     arguments = {"max_time": {"seconds": 1}, "max_epochs": 10_000}
@@ -928,7 +942,7 @@ def test_training_ends_when_its_time_is_over(dataset, tmp_path):
     [
         ({"lightning": {"gradient_clip_algorithm": "no"}}, "[trainer.lightning] `gradient_clip_al"),
         ({"lightning": {"strategy": "no"}}, "[trainer.lightning] "),
-        ({"lightning": {"devices": 2}}, "[trainer.lightning] devices, num_nodes: only one device"),
+        ({"lightning": {"strategy": "fsdp", "devices": 2}}, "[trainer.lightning] "),
         ({"lightning": {"max_time": "soon"}}, "[trainer.lightning] "),
         (
             {"lightning": {"limit_train_batches": 0.01}},

