@@ -45,7 +45,11 @@ class FstError(Exception):
 
 
 class EngineBusy(FstError):
-    """Too many requests are waiting already; this one may be sent again later."""
+    """Too many requests are waiting; this one may be sent again, after `retry_after` seconds if known."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class PluginError(FstError):

@@ -114,7 +114,8 @@ class RemoteEngine(Engine):
         last: Chunk | None = None
         async with self._connected() as client, client.stream("POST", path, json=body) as answer:
             if answer.status_code != httpx.codes.OK:
-                raise _refusal(answer.status_code, await answer.aread())
+                await answer.aread()
+                raise _refusal(answer)
             async for event in _events(answer):
                 if "error" in event:
                     raise FstError(f"the server failed: {_message(event)}")
@@ -219,7 +220,7 @@ class RemoteEngine(Engine):
         except httpx.HTTPError as error:
             raise FstError(f"{self.settings.url}: {one_line(error)}") from None
         if answer.status_code != httpx.codes.OK:
-            raise _refusal(answer.status_code, answer.content)
+            raise _refusal(answer)
         try:
             models = {str(model["id"]): dict(model) for model in answer.json()["data"]}
         except (ValueError, KeyError, TypeError):
@@ -274,7 +275,7 @@ class RemoteEngine(Engine):
         if answer.status_code in {httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED}:
             raise UnsupportedParameter(field, f"the server has no /{path}")
         if answer.status_code != httpx.codes.OK:
-            raise _refusal(answer.status_code, answer.content)
+            raise _refusal(answer)
         found: dict[str, Any] = answer.json()
         return found
 
@@ -313,15 +314,17 @@ def _chunk(event: Mapping[str, Any], *, chat: bool) -> Chunk | None:
     return Chunk(text or "", ids, None, reason, usage.get("prompt_tokens"))
 
 
-def _refusal(status: int, content: bytes) -> FstError:
-    """Return the error that a status means."""
+def _refusal(answer: httpx.Response) -> FstError:
+    """Return the error that an answer's status means."""
+    status = answer.status_code
     try:
-        said = json.loads(content)
+        said = json.loads(answer.content)
     except ValueError:
         said = {}
     message = _message(said if isinstance(said, dict) else {}) or f"status {status}"
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
-        return EngineBusy(f"the server is busy: {message}")
+        wait = answer.headers.get("retry-after", "")  # a date is not worth its parsing
+        return EngineBusy(f"the server is busy: {message}", int(wait) if wait.isdecimal() else None)
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         return FstError(f"the server refuses the key of key_env: {message}")
     if httpx.codes.is_client_error(status):

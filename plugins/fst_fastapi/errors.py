@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,7 +90,9 @@ def as_api_error(error: Exception, request_id: str, *, prompt: str = "prompt") -
         return error
     message = one_line(error)
     if isinstance(error, EngineBusy):
-        return ApiError(503, message, code="server_overloaded", headers={"retry-after": "5"})
+        wait = 5 if error.retry_after is None else min(60, max(1, math.ceil(error.retry_after)))
+        headers = {"retry-after": str(wait)}
+        return ApiError(503, message, code="server_overloaded", headers=headers)
     # Other kinds of UserError are about what the operator installed, not about the request.
     if isinstance(error, UnsupportedParameter) or type(error) is UserError:
         unsupported = isinstance(error, UnsupportedParameter)

@@ -33,7 +33,9 @@ def learning_rate(module: nn.Module, batch: Batch) -> float:
     or 2e-4 where few of its parameters train (LoRA: Hu et al. 2021, table 11). It has been, if it
     predicts a first batch better than one that knows nothing could.
     """
-    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    # Of a parameter that says `no_weight_decay`, a few rows train.
+    whole = (p for p in module.parameters() if not getattr(p, "no_weight_decay", False))
+    trained = sum(p.numel() for p in whole if p.requires_grad)
     if trained < 0.1 * sum(p.numel() for p in module.parameters()):
         return _FEW_TRAINED
     if _first_loss(module, batch) < 0.8 * math.log(_embedded(module) or 2):

@@ -21,12 +21,17 @@ def adamw(
     """Return AdamW (Loshchilov & Hutter 2019), fused, over the parameters that are trained.
 
     Matrices decay; biases, norms and embeddings do not: decay holds back the size of what is
-    multiplied, and an embedding's row is not. A matrix tied to an embedding counts as one.
+    multiplied, and an embedding's row is not. A matrix tied to an embedding counts as one, and a
+    parameter of which a model trains some rows alone says `no_weight_decay`.
     """
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     trained = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in trained if p.ndim > 1 and id(p) not in embeddings]
-    rest = [p for p in trained if p.ndim <= 1 or id(p) in embeddings]
+
+    def decays(p: nn.Parameter) -> bool:
+        return p.ndim > 1 and id(p) not in embeddings and not getattr(p, "no_weight_decay", False)
+
+    decayed = [p for p in trained if decays(p)]
+    rest = [p for p in trained if not decays(p)]
     rate = {"lr": learning_rate, "initial_lr": learning_rate}
     groups = [
         {"params": decayed, "weight_decay": settings.weight_decay, **rate},

@@ -103,7 +103,9 @@ class Answering:
             _log.info("answer %d was refused: %s", answer.id, type(error).__name__)
             return "refused"
         except FstError as error:
-            _log.warning("answer %d: %s", answer.id, one_line(error))
+            # A server that is asked may repeat the prompt in its words.
+            _log.warning("answer %d: the engine failed: %s", answer.id, type(error).__name__)
+            _log.debug("answer %d: %s", answer.id, one_line(error))
             return "failed"
         except Exception as error:  # noqa: BLE001  # an engine's bug is told, and the bot goes on
             _log.error("answer %d: the engine raised %s", answer.id, type(error).__name__)

@@ -97,7 +97,7 @@ class Store:
                 database = await stack.enter_async_context(connecting)
                 database.row_factory = sqlite3.Row
                 await database.execute("PRAGMA journal_mode = WAL")
-                await database.execute("PRAGMA synchronous = NORMAL")
+                await database.execute("PRAGMA synchronous = FULL")
                 row = await (await database.execute("PRAGMA user_version")).fetchone()
                 if row is None or row[0] > VERSION:
                     raise UserError(f"state {path}: written by a newer version of the bot")

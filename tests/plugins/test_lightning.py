@@ -299,6 +299,8 @@ def test_matrices_decay_and_biases_norms_and_embeddings_do_not():
 
     module = new_module()
     module.frozen = nn.Linear(2, 2).requires_grad_(False)
+    module.rows = nn.Parameter(torch.ones(3, 2))
+    module.rows.no_weight_decay = True
     optimizer = adamw(module, settings(weight_decay=0.3), 0.02)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     groups = {
@@ -307,7 +309,7 @@ def test_matrices_decay_and_biases_norms_and_embeddings_do_not():
     }
     assert groups == {
         0.3: {"mix.weight"},
-        0.0: {"tokens.weight", "mix.bias", "norm.weight", "norm.bias"},
+        0.0: {"tokens.weight", "mix.bias", "norm.weight", "norm.bias", "rows"},
     }
     assert optimizer.defaults["fused"]
 

@@ -7,7 +7,9 @@ import json
 import threading
 from contextlib import aclosing, suppress
 
+import httpx
 import pytest
+from fst_engine.remote import _refusal
 
 from fst_core import Message, Request
 from fst_core.errors import EngineBusy, FstError, UnsupportedParameter, UserError
@@ -260,6 +262,12 @@ def test_refusals_of_the_server_are_our_errors(servers, status, error, message):
     answer = (status, {"error": {"message": "so it is"}})
     with pytest.raises(error, match=message):
         asked(servers, Request("a"), answer=answer)
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7), ("Wed, 25 Nov 2026 10:00:00 GMT", None)])
+def test_how_long_a_busy_server_wants_to_be_left_alone_is_passed_on(header, seconds):
+    answer = httpx.Response(503, headers={"retry-after": header}, json={})
+    assert _refusal(answer).retry_after == seconds
 
 
 @pytest.mark.parametrize(

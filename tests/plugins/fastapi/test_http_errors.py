@@ -9,8 +9,11 @@ import time
 
 import httpx
 import pytest
+from fst_fastapi.errors import as_api_error
 from serving import Server
 from wire import Slow, run, toy_engine, until
+
+from fst_core.errors import EngineBusy
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -272,3 +275,9 @@ def test_wrong_requests_keep_no_stream_waiting():
         assert max(gaps) < 1.5  # twice what it is without them, on a machine that ten share
 
     run(scenario, engine)
+
+
+def test_a_busy_engine_says_when_to_come_again():
+    told = [as_api_error(EngineBusy("full", wait), "id") for wait in (None, 7.2, 1000)]
+    assert [error.status for error in told] == [503] * 3
+    assert [error.headers["retry-after"] for error in told] == ["5", "8", "60"]
