@@ -235,7 +235,7 @@ def counted(dataset: str) -> dict[str, float]:
     """Return the bits per byte of counting and of compression."""
     from fst_core.artefacts import load_tokenizer
     from fst_core.dataset import Dataset
-    from fst_core.pipeline.baselines import baselines
+    from fst_core.report.baselines import baselines
 
     opened: Dataset = Dataset.open(Path(dataset))
     return baselines(opened, load_tokenizer(opened.directory, opened.manifest))

@@ -236,7 +236,9 @@ def test_no_trojaned_release_is_asked_for():
     extras = project()["optional-dependencies"].values()
     for requirement in {requirement for extra in extras for requirement in extra}:
         name = re.split(r"[^\w-]", requirement)[0]
-        bad = [release.partition("==")[2] for release in TROJANED if release.startswith(f"{name}==")]
+        bad = [
+            release.partition("==")[2] for release in TROJANED if release.startswith(f"{name}==")
+        ]
         assert all(f"!={version}" in requirement for version in bad), requirement
 
 

@@ -118,8 +118,8 @@ def import_command(
 
     Its two files are named by their path without .bin and .idx.
     """
-    from fst_core.pipeline.imported import import_megatron
     from fst_core.pipeline.pipeline import DatasetSettings
+    from fst_core.preparation.imported import import_megatron
 
     dataset = import_megatron(
         target,

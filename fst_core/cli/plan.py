@@ -81,7 +81,7 @@ def _rows(found: Forecast) -> Iterator[tuple[str, str]]:
 
 
 def _time(found: Forecast) -> str:
-    from fst_core.pipeline.report import duration
+    from fst_core.report.card import duration
 
     if found.seconds is not None:
         return f"{duration(found.seconds)} for {found.steps:,} steps, validations not counted"

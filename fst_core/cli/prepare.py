@@ -30,9 +30,9 @@ def command(
     from fst_core.errors import UserError
     from fst_core.pipeline.pipeline import load_pipeline
     from fst_core.pipeline.prepare import plan_prepare, prepare_shard
-    from fst_core.pipeline.progress import silent
-    from fst_core.pipeline.shards import Shard
     from fst_core.pipeline.stages import run_stages
+    from fst_core.preparation.progress import silent
+    from fst_core.preparation.shards import Shard
 
     loaded, told = load_pipeline(pipeline, overrides), silent if quiet else tell
     if shard is None:

@@ -17,10 +17,10 @@ from fst_core.artefacts.model import load_tokenizer
 from fst_core.dataset import Dataset
 from fst_core.errors import FstError
 from fst_core.pipeline.prepare import plan_prepare, prepare
-from fst_core.pipeline.progress import silent
 from fst_core.pipeline.run import Run
-from fst_core.pipeline.text_bytes import size_of
 from fst_core.pipeline.train import check_lengths
+from fst_core.preparation.progress import silent
+from fst_core.preparation.text_bytes import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -12,11 +12,11 @@ from fst_core.artefacts.publish import locked, publishing
 from fst_core.dataset import Dataset
 from fst_core.errors import ArtefactError, DocumentError, UserError
 from fst_core.pipeline.fingerprint import Fingerprint
-from fst_core.pipeline.parallel import prepare_in_parallel
 from fst_core.pipeline.plan import Plan, number
-from fst_core.pipeline.preparation import Preparation
-from fst_core.pipeline.shards import SHARD, join
-from fst_core.pipeline.space import telling_full_disk
+from fst_core.preparation.parallel import prepare_in_parallel
+from fst_core.preparation.preparation import Preparation
+from fst_core.preparation.shards import SHARD, join
+from fst_core.preparation.space import telling_full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fst_core.interfaces import Reader
     from fst_core.pipeline.pipeline import Pipeline
-    from fst_core.pipeline.shards import Shard
+    from fst_core.preparation.shards import Shard
 
 __all__ = ["join_shards", "plan_prepare", "prepare", "prepare_shard"]
 

@@ -49,7 +49,7 @@ def fst_metrics(run: Run, step: int, metrics: Mapping[str, float]) -> None:
 @hookimpl
 def fst_stage_finished(run: Run, stage: str) -> None:
     """Write the run card."""
-    from fst_core.pipeline.report import write_report
+    from fst_core.report.card import write_report
 
     if stage in {"train", "evaluate"}:
         write_report(run.directory)
@@ -59,7 +59,7 @@ def fst_stage_finished(run: Run, stage: str) -> None:
 def fst_stage_failed(run: Run, stage: str, error: BaseException) -> None:
     """Write the run card also of a run that went wrong, or that met no gate."""
     from fst_core.errors import FstError
-    from fst_core.pipeline.report import write_report
+    from fst_core.report.card import write_report
 
     if isinstance(error, FstError) and run.directory.is_dir() and stage in {"train", "evaluate"}:
         write_report(run.directory, str(error) if stage == "train" else None)

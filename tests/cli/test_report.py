@@ -13,11 +13,11 @@ import pytest
 
 from fst_core.dataset import Samples
 from fst_core.errors import FstError, UserError
-from fst_core.pipeline.baselines import baselines, ngram_bits, predicted
-from fst_core.pipeline.plots import line_plot
-from fst_core.pipeline.report import duration, write_report
 from fst_core.pipeline.run import Run
 from fst_core.plugins import registry
+from fst_core.report.baselines import baselines, ngram_bits, predicted
+from fst_core.report.card import duration, write_report
+from fst_core.report.plots import line_plot
 from fst_core.testing.toys import ToyTokenizer, toy_dataset
 
 
@@ -36,7 +36,7 @@ def run(work):
 def toys_are_found(monkeypatch):
     """Datasets of toys name no tokenizer, as those of pipelines do."""
     monkeypatch.setattr(
-        "fst_core.pipeline.report.load_tokenizer", lambda directory, manifest: ToyTokenizer()
+        "fst_core.report.card.load_tokenizer", lambda directory, manifest: ToyTokenizer()
     )
 
 
@@ -260,7 +260,7 @@ def test_what_carries_no_loss_is_not_predicted():
 def test_of_a_long_corpus_a_part_stands_for_all(work, monkeypatch):
     dataset = toy_dataset(work / "dataset", ToyTokenizer())
     whole = baselines(dataset, ToyTokenizer())
-    monkeypatch.setattr("fst_core.pipeline.baselines._MOST", dataset.valid.tokens // 2)
+    monkeypatch.setattr("fst_core.report.baselines._MOST", dataset.valid.tokens // 2)
     part = baselines(dataset, ToyTokenizer())
     assert part["a unigram model"] == pytest.approx(whole["a unigram model"], rel=0.2)
     assert part["a unigram model"] != whole["a unigram model"]

@@ -505,7 +505,7 @@ def test_another_seed_gives_other_bytes():
 def test_documents_in_many_batches_are_the_same_documents(monkeypatch):
     write_documents(100)
     first = produced(prepared())
-    monkeypatch.setattr("fst_core.pipeline.batches.CHARACTERS", 100)
+    monkeypatch.setattr("fst_core.preparation.batches.CHARACTERS", 100)
     assert produced(prepared(root="others"))["train/corpus.npy"] == first["train/corpus.npy"]
 
 
@@ -646,7 +646,7 @@ class Broken(Reader):
 
 
 def test_a_reader_that_fails_half_way_leaves_nothing(monkeypatch):
-    monkeypatch.setattr("fst_core.pipeline.batches.CHARACTERS", 1_000)
+    monkeypatch.setattr("fst_core.preparation.batches.CHARACTERS", 1_000)
     made = dataclasses.replace(pipeline(), documents=own("reader", Broken))
     with pytest.raises(RuntimeError, match="the reader is broken"):
         run_stages(made, "prepare", lambda _: None)
@@ -924,7 +924,7 @@ def test_a_fast_encoder_that_differs_late_in_the_corpus_leaves_no_trace(monkeypa
         return ids[::-1] if calls > 3 else ids, offsets
 
     monkeypatch.setattr(encoding, "_encode_fast", wrong)
-    monkeypatch.setattr("fst_core.pipeline.batches.CHARACTERS", 2**18)
+    monkeypatch.setattr("fst_core.preparation.batches.CHARACTERS", 2**18)
     lines = []
     made = pipeline(tokenizer={"use": "bpe", "vocab_size": 400}, root="others")
     directory = run_stages(made, "prepare", lines.append).dataset
@@ -962,7 +962,7 @@ def test_a_very_long_document_is_written_in_parts_and_equal(monkeypatch, use, me
     documents = {"use": "jsonl", "train": "train.jsonl", "valid": "train.jsonl"}
     lengths = {"max_sample_length": 60, "min_sample_length": 20}
     whole = prepared(documents, tokenizer, name="whole", **lengths)
-    monkeypatch.setattr("fst_core.pipeline.batches.LONG", 20_000)
+    monkeypatch.setattr("fst_core.preparation.batches.LONG", 20_000)
     monkeypatch.setattr("fst_core.encoding._AT_ONCE", 50_000)
     monkeypatch.setattr("fst_core.encoding._PIECE", 1_000)
     parts = prepared(documents, tokenizer, name="parts", **lengths)
@@ -1048,9 +1048,9 @@ def test_one_giant_document_takes_less_than_a_gibibyte():
 
 
 def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch):
-    from fst_core.pipeline.progress import Progress
+    from fst_core.preparation.progress import Progress
 
-    monkeypatch.setattr("fst_core.pipeline.progress._LINE_EVERY", 0.0)
+    monkeypatch.setattr("fst_core.preparation.progress._LINE_EVERY", 0.0)
     lines = []
     with Progress(lines.append, 4_000_000) as progress:
         time.sleep(0.01)
@@ -1059,7 +1059,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch):
     assert re.fullmatch(said, lines[0])
     lines.clear()
     write_documents(200)
-    monkeypatch.setattr("fst_core.pipeline.batches.CHARACTERS", 100)
+    monkeypatch.setattr("fst_core.preparation.batches.CHARACTERS", 100)
     run_stages(pipeline(), "prepare", lines.append)
     assert sum("MB/s" in line for line in lines) > 5
 
@@ -1074,7 +1074,7 @@ def test_a_terminal_gets_a_bar_and_quiet_nothing():
         '[tokenizer]\nuse = "bytes"\n'
     )
     code = (
-        "import fst_core.pipeline.batches as p, fst_core.pipeline.progress as q\n"
+        "import fst_core.preparation.batches as p, fst_core.preparation.progress as q\n"
         "p.CHARACTERS, q._BAR_AFTER = 1_000, 0\n"
         "from fst_core.cli import main\nmain()"
     )
@@ -1129,7 +1129,7 @@ def test_a_disk_that_gets_full_on_the_way_is_told_at_once_and_nothing_is_left(mo
         write_documents(300)
         kept = prepared(root="small")
         Path("train.txt").write_text(f"\n{END}\n".join(["words of a document " * 100] * 3_000))
-        monkeypatch.setattr("fst_core.pipeline.preparation.check_space", lambda *_: None)
+        monkeypatch.setattr("fst_core.preparation.preparation.check_space", lambda *_: None)
         begun = time.perf_counter()
         with pytest.raises(
             FstError, match=r"No space left on device: the [\d.]+ MB that are free"

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from fst_core.pipeline.ahead import ahead
+from fst_core.preparation.ahead import ahead
 
 
 def test_items_come_in_order_and_from_another_thread():

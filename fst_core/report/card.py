@@ -13,10 +13,10 @@ from fst_core.artefacts.model import load_tokenizer
 from fst_core.artefacts.publish import numbered, write_whole
 from fst_core.dataset import Dataset
 from fst_core.errors import FstError
-from fst_core.pipeline.baselines import baselines, predicted
 from fst_core.pipeline.figures import shown_value
-from fst_core.pipeline.plots import Points, line_plot
 from fst_core.pipeline.runs import PastRun
+from fst_core.report.baselines import baselines, predicted
+from fst_core.report.plots import Points, line_plot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ import pytest
 
 from fst_core.chance import uniform
 from fst_core.documents import held_out
-from fst_core.pipeline.held_out import HeldOut, chances
+from fst_core.preparation.held_out import HeldOut, chances
 
 
 @pytest.mark.parametrize("seed", [0, 1, 228, 2**53 + 1, 2**64 - 1, 2**70, -1])

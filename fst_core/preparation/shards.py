@@ -19,9 +19,9 @@ from fst_core.artefacts.manifest import read_manifest
 from fst_core.artefacts.model import TOKENIZER, tokenizer_digest
 from fst_core.dataset import TEMPLATE, SplitWriter, open_split, token_dtype
 from fst_core.errors import ArtefactError, UserError
-from fst_core.pipeline.batches import batches
-from fst_core.pipeline.corpus import AIMS
-from fst_core.pipeline.description import TABLE, Tally, describe, split_counts
+from fst_core.preparation.batches import batches
+from fst_core.preparation.corpus import AIMS
+from fst_core.preparation.description import TABLE, Tally, describe, split_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fst_core.documents import Document, Split
-    from fst_core.pipeline.batches import Batch
+    from fst_core.preparation.batches import Batch
 
 __all__ = ["SHARD", "Extents", "Shard", "check_samples", "join"]
 

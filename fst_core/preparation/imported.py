@@ -17,12 +17,12 @@ from fst_core.artefacts.publish import locked, publishing
 from fst_core.dataset import Dataset, SplitWriter, cut, token_dtype
 from fst_core.dataset.megatron import MegatronCorpus
 from fst_core.errors import UserError
-from fst_core.pipeline.description import Tally, describe, split_counts
 from fst_core.pipeline.fingerprint import Fingerprint
-from fst_core.pipeline.held_out import HeldOut
-from fst_core.pipeline.shards import check_samples
-from fst_core.pipeline.space import telling_full_disk
 from fst_core.plugins import registry
+from fst_core.preparation.description import Tally, describe, split_counts
+from fst_core.preparation.held_out import HeldOut
+from fst_core.preparation.shards import check_samples
+from fst_core.preparation.space import telling_full_disk
 from fst_core.settings import validate
 
 if TYPE_CHECKING:

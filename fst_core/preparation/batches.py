@@ -13,7 +13,7 @@ from fst_core.conversations import Conversations
 from fst_core.dataset import cut
 from fst_core.errors import DocumentError, FstError, UserError
 from fst_core.meta import encode_meta
-from fst_core.pipeline.text_bytes import lost_bytes, margin_of, size_of
+from fst_core.preparation.text_bytes import lost_bytes, margin_of, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -16,15 +16,15 @@ from fst_core.dataset import TEMPLATE, SplitWriter, token_dtype
 from fst_core.documents import EMPTY
 from fst_core.encoding import Bulk, EncodersDiffer, bulk_encoding
 from fst_core.errors import UserError
-from fst_core.pipeline.ahead import ahead
-from fst_core.pipeline.batches import Encoder, batches
-from fst_core.pipeline.corpus import AIMS, Corpus
-from fst_core.pipeline.description import Tally, describe, split_counts
-from fst_core.pipeline.progress import Progress
-from fst_core.pipeline.shards import SHARD, Extents, check_samples
-from fst_core.pipeline.space import check_space
-from fst_core.pipeline.text_bytes import size_of
 from fst_core.plugins import registry
+from fst_core.preparation.ahead import ahead
+from fst_core.preparation.batches import Encoder, batches
+from fst_core.preparation.corpus import AIMS, Corpus
+from fst_core.preparation.description import Tally, describe, split_counts
+from fst_core.preparation.progress import Progress
+from fst_core.preparation.shards import SHARD, Extents, check_samples
+from fst_core.preparation.space import check_space
+from fst_core.preparation.text_bytes import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from fst_core.documents import Document, ReadReport, Split
     from fst_core.interfaces import Tokenizer
-    from fst_core.pipeline.batches import Batch, Encoded
     from fst_core.pipeline.pipeline import DatasetSettings, Pipeline
     from fst_core.pipeline.plan import Plan
-    from fst_core.pipeline.shards import Shard
+    from fst_core.preparation.batches import Batch, Encoded
+    from fst_core.preparation.shards import Shard
 
 __all__ = ["Preparation", "tell_reading"]
 

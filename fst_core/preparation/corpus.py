@@ -10,10 +10,10 @@ from fst_core.chance import uniform
 from fst_core.conversations import is_answered
 from fst_core.documents import ReadReport, cut_last
 from fst_core.errors import DocumentError, UserError
-from fst_core.pipeline.duplicates import first_ones
-from fst_core.pipeline.held_out import HeldOut
-from fst_core.pipeline.memory import give_back_freed
-from fst_core.pipeline.text_bytes import size_of
+from fst_core.preparation.duplicates import first_ones
+from fst_core.preparation.held_out import HeldOut
+from fst_core.preparation.memory import give_back_freed
+from fst_core.preparation.text_bytes import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

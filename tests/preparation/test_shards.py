@@ -18,8 +18,8 @@ from fst_core.dataset import Dataset
 from fst_core.errors import ArtefactError, SettingsError, UserError
 from fst_core.pipeline.pipeline import check_pipeline
 from fst_core.pipeline.prepare import join_shards, plan_prepare, prepare, prepare_shard
-from fst_core.pipeline.shards import Shard
 from fst_core.plugins import registry
+from fst_core.preparation.shards import Shard
 
 pytestmark = pytest.mark.usefixtures("work")
 
@@ -28,7 +28,7 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat,", "Зоя", "пила", "чай;"
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr("fst_core.pipeline.shards.BLOCK", 7)
+    monkeypatch.setattr("fst_core.preparation.shards.BLOCK", 7)
 
 
 def write_documents(count=200):

@@ -12,9 +12,9 @@ from fst_core.artefacts.manifest import read_manifest
 from fst_core.artefacts.model import TOKENIZER
 from fst_core.documents import ReadReport
 from fst_core.pipeline.pipeline import check_pipeline
-from fst_core.pipeline.preparation import Preparation, tell_reading
-from fst_core.pipeline.progress import silent
-from fst_core.pipeline.shards import Shard, join
+from fst_core.preparation.preparation import Preparation, tell_reading
+from fst_core.preparation.progress import silent
+from fst_core.preparation.shards import Shard, join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,0 +1,1 @@
+"""Preparation: from the documents to a published dataset."""

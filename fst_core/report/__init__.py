@@ -1,0 +1,1 @@
+"""The card of a run: what it came to, in words and pictures."""
