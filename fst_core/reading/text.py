@@ -129,4 +129,7 @@ def _remedy(path: Path, name: str, encoding: str) -> str:
     found = guess(path, name)
     if found is None or codecs.lookup(found) == codecs.lookup(encoding):
         return 'Set encoding to what it is, or encoding_errors to "replace" or "skip"'
-    return f'It may be {found}: set encoding = "{found}", or encoding_errors'
+    return (
+        f'It may be {found}: set encoding = "{found}" if every file is, "auto" to choose for each, '
+        'or encoding_errors to "replace" or "skip"'
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -194,6 +195,8 @@ def _open(directory: Path, name: str, gguf_file: str | None = None) -> Found:
     except ImportError as error:
         raise MissingDependency(f"{name}: {one_line(error)}") from None
     except Exception as error:  # noqa: BLE001  # damaged files make transformers raise anything
+        if gguf_file is not None and isinstance(error, (struct.error, IndexError, EOFError)):
+            raise ArtefactError(f"{name}: damaged or incomplete: get the file again") from None
         own_code = "trust_remote_code" in str(error)
         reason = "it has code of its own, which is never run" if own_code else one_line(error)
         raise ArtefactError(f"{name}: not a tokenizer that can be used: {reason}") from None

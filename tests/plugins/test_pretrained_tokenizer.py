@@ -430,6 +430,12 @@ def smollm2():
     return next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
 
 
+def test_a_gguf_file_that_was_cut_off_is_to_be_got_again(smollm2, tmp_path):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(smollm2.read_bytes()[:100_000])
+    assert_refused(path, f"{path}: damaged or incomplete: get the file again")
+
+
 def test_a_gguf_file_has_the_models_own_tokenizer(smollm2, tmp_path):
     ours = tokenizer(smollm2)
     theirs = AutoTokenizer.from_pretrained(str(smollm2.parent), gguf_file=smollm2.name)
