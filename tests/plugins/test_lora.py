@@ -193,6 +193,56 @@ def test_without_peft_the_remedy_is_told(base, monkeypatch):
         base("llama", {}, lora={})
 
 
+def adapted_layer(module):
+    """The first adapted layer, of `peft`, and its inputs: (N, 16) float32."""
+    layer = next(each for each in module.eval().modules() if hasattr(each, "lora_B"))
+    inputs = torch.randn(2000, 16, generator=torch.Generator().manual_seed(3))
+    return layer, inputs
+
+
+@KINDS
+def test_what_small_adapters_learned_is_not_rounded_away_in_bf16(base, use, more):
+    """Added to an output that is rounded already, half of it would be."""
+    _, module = base(use, more, lora={"rank": 4})
+    layer, inputs = adapted_layer(module)
+    plain, small = layer.base_layer, layer.lora_B["default"].weight
+    with torch.no_grad():
+        torch.nn.init.normal_(small, std=0.02)
+        small *= 1e-3 * plain(inputs).std() / (layer(inputs) - plain(inputs)).std()
+        wanted = layer(inputs) - plain(inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layer(inputs).float() - plain(inputs).float()
+    share = (found * wanted).sum() / wanted.square().sum()
+    assert share.item() == pytest.approx(1, abs=0.15)
+
+
+@KINDS
+def test_in_bf16_the_gradients_are_those_of_fp32(base, use, more):
+    _, module = base(use, more, lora={"rank": 4})
+    layer, inputs = adapted_layer(module)
+    torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)
+    inputs.requires_grad_()
+    trained = [inputs, layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+
+    def gradients():
+        return torch.autograd.grad(layer(inputs).float().sin().sum(), trained)
+
+    exact = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = gradients()
+    for ours, theirs in zip(rounded, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_in_bf16_a_trained_matrix_with_an_adapter_is_trained_too(base):
+    _, module = base("llama", UNTIED, Larger(), lora={"target_modules": ["lm_head"]})
+    with torch.autocast("cpu", torch.bfloat16):
+        module(input_ids=ids(), use_cache=False).logits.float().logsumexp(-1).sum().backward()
+    assert module.lm_head.base_layer.weight.grad[ToyTokenizer.vocab_size :].abs().min() > 0
+    assert module.lm_head.lora_B["default"].weight.grad.abs().max() > 0
+
+
 # rows of new ids
 
 
