@@ -63,7 +63,9 @@ def read_manifest(directory: Path, kind: str | None = None) -> dict[str, Any]:
         raise ArtefactError(f"{directory}: no such directory")
     path = directory / MANIFEST
     if not path.is_file():
-        raise ArtefactError(f"{directory}: not an artefact of FST: it has no {MANIFEST}")
+        raise ArtefactError(
+            f"{directory}: not an artefact of FST: it has no {MANIFEST}{_meant(directory, kind)}"
+        )
     manifest = _parse(path)
     if kind is not None and manifest.get("kind") != kind:
         raise ArtefactError(f"{directory}: of kind {_cut(manifest.get('kind'))}, not a {kind}")
@@ -77,6 +79,35 @@ def read_manifest(directory: Path, kind: str | None = None) -> dict[str, Any]:
             raise ArtefactError(f"{inside}: {state}; the artefact is damaged")
     _check_plain(directory)
     return manifest
+
+
+def _meant(directory: Path, kind: str | None) -> str:
+    """Return what to name in place of a directory that is no artefact itself; nothing if unknown."""
+    from fst_core.artefacts.publish import numbered
+
+    if _is_run(directory):
+        if kind == "dataset":
+            return ". It is a run: name a dataset, such as those below data/datasets"
+        model = directory / "model"
+        if (model / MANIFEST).is_file():
+            return f". Name the model of the run: {model}"
+        return ". It is a run that has no model yet: `fst train` goes on with it"
+    newest = next((p for p in reversed(numbered(directory)) if _is_named(p, kind)), None)
+    return f". Name one of those in it: the newest is {newest}" if newest else ""
+
+
+def _is_run(directory: Path) -> bool:
+    return (directory / "run.json").is_file() or (directory / "model" / MANIFEST).is_file()
+
+
+def _is_named(directory: Path, kind: str | None) -> bool:
+    """Tell whether a directory is of the kind that is wanted; a run stands for its model."""
+    if (directory / MANIFEST).is_file():
+        try:
+            return kind in (None, _parse(directory / MANIFEST).get("kind"))
+        except ArtefactError:
+            return False
+    return kind != "dataset" and (directory / "model" / MANIFEST).is_file()
 
 
 def _parse(path: Path) -> dict[str, Any]:

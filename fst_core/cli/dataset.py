@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +11,7 @@ import click
 from fst_core.cli.options import path_argument, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fst_core.dataset import Dataset, Samples
     from fst_core.dataset.statistics import LengthBin
@@ -154,20 +155,34 @@ def _lines(dataset: Dataset, tokenizer: Tokenizer, shown: int) -> Iterator[str]:
         yield from _histogram(length_bins(samples, dataset.max_sample_length))
         for index in spread(samples, shown):
             yield f"\n  sample {index:,}, {len(samples[index])} ids"
-            text = tokenizer.decode(samples[index].tolist())
+            text = _text(tokenizer, samples[index].tolist())
             yield from (f"  | {line}" for line in text.split("\n"))
+
+
+def _text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Return the text of ids in which control ids, which decode to nothing, can be seen."""
+    names = {tokenizer.pad_id: "pad", tokenizer.bos_id: "begin", tokenizer.end_id: "end"}
+    hidden = {each for each in set(ids) if each in names or not tokenizer.decode([each])}
+    parts = [
+        "".join(f"⟨{names.get(each, each)}⟩" for each in run)
+        if is_hidden
+        else tokenizer.decode(list(run))
+        for is_hidden, run in groupby(ids, hidden.__contains__)
+    ]
+    return "".join(parts)
 
 
 def _figures(samples: Samples, documents: object) -> list[tuple[str, str]]:
     lengths = samples.lengths()
-    learned = [] if samples.loss is None else [("tokens with loss", f"{int(samples.loss.sum()):,}")]
+    masked = samples.loss is not None
+    tokens = samples.tokens if samples.loss is None else int((samples.loss[:] > 0).sum())
     return [
         ("documents", f"{documents:,}" if isinstance(documents, int) else "unknown"),
         ("samples", f"{len(samples):,}"),
         ("tokens", f"{samples.tokens:,}"),
-        *learned,
-        ("bytes of text", f"{samples.text_bytes:,}"),
-        ("bytes a token", f"{samples.text_bytes / max(samples.tokens, 1):.2f}"),
+        *[("tokens with loss", f"{tokens:,}")] * masked,
+        (f"bytes of text{' with loss' * masked}", f"{samples.text_bytes:,}"),
+        (f"bytes a token{' with loss' * masked}", f"{samples.text_bytes / max(tokens, 1):.2f}"),
         ("tokens a sample", f"{lengths.mean() if len(lengths) else 0:.1f}"),
     ]
 

@@ -99,7 +99,8 @@ class Commands(click.Group):
         """Write the commands into the help text, without importing them."""
         subjects = {title: list(commands.items()) for title, commands in COMMANDS.items()}
         subjects["Of plugins"] = [
-            (s.entry.name, f"{s.distribution} {s.version}") for s in _offered()
+            (s.entry.name, f"See `fst {s.entry.name} --help` ({s.distribution} {s.version}).")
+            for s in _offered()
         ]
         width = max(len(name) for rows in subjects.values() for name, _ in rows)
         for title, rows in subjects.items():

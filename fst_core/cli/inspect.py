@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+_LONGEST: Final = 160
+"""Characters of a value that are shown at the most."""
+
 
 @click.command("inspect")
 @path_argument("directory")
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 def command(directory: Path, *, as_json: bool, verified: bool) -> None:
     """Show what DIRECTORY is, a dataset, a model or a run, and what made it.
 
-    Nothing that it names is imported. The sizes of all files are compared in any case.
+    Nothing that it names is imported. The sizes of all files are compared in any case. Numbers are
+    rounded and long values cut; --json has them whole.
     """
     from fst_core.artefacts.manifest import MANIFEST, read_manifest, verify
     from fst_core.cli import printable
@@ -79,11 +83,20 @@ def _files(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value on one line; a digest is cut to what tells it from others."""
+    """Return a value on one line; a long one is cut, a digest to what tells it from others."""
+    line = _told(value)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+
+
+def _told(value: Any) -> str:
+    from fst_core.pipeline.figures import shown_value
+
     if isinstance(value, str):
         return value[:12] if len(value) == 64 and value.isalnum() else value
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if isinstance(value, float):
+        return shown_value(value)
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(inner)}" for name, inner in value.items()) or "none"
+        return ", ".join(f"{name} {_told(inner)}" for name, inner in value.items()) or "none"
     return "none" if value is None else json.dumps(value, ensure_ascii=False)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -180,7 +181,8 @@ def _measured(
     torch.manual_seed(pipeline.run.seed)
     module = model.build(tokenizer)
     counts = [(p.numel(), p.requires_grad) for p in module.parameters()]
-    with suppress(_Enough):
+    unseen = io.StringIO()  # what the trainer shows of validations and samples is not a run's
+    with suppress(_Enough), redirect_stdout(unseen), redirect_stderr(unseen):
         trainer.fit(module, dataset, tokenizer, trial, lambda prompts: ["" for _ in prompts])
     pace = trial.pace()
     minutes = getattr(

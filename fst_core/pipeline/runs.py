@@ -24,6 +24,12 @@ METRICS: Final = "metrics.jsonl"
 _MODEL: Final = "model"
 _RUN: Final = "run.json"
 _TABLES: Final = "pipeline.toml"
+_VALIDATED: Final = ("valid_loss", "perplexity", "bits_per_byte")
+"""What a trainer reports of a validation: of a run, what the best one had."""
+_AVERAGED: Final = ("data_wait_share", "gradient_norm", "mfu", "padding_share")
+"""What a trainer reports of the steps since its last report: of a run, the mean of its steps."""
+_PASSING: Final = ("learning_rate", "tokens_per_second")
+"""What holds at the moment of a report, and of a run only as far as its trainer says so in the end."""
 
 
 def record_metrics(directory: Path, step: int, metrics: Mapping[str, float]) -> None:
@@ -88,23 +94,67 @@ class PastRun:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The trainer's final figures; of an unfinished run the last of each that it reported."""
-        figures: dict[str, float] = {}
+        """The trainer's final figures, and what follows for the run from those that it reported.
+
+        Of validations those of the best one, of steps the mean or the last; `loss` is the training
+        loss at the end, as in `losses`.
+        """
+        reported: dict[str, float] = {}
         for step, metrics in self.metrics.items():
-            figures |= {"steps": step, **metrics}
-        losses = [m["valid_loss"] for m in self.metrics.values() if "valid_loss" in m]
-        if losses:
-            figures["valid_loss"] = min(losses)
+            reported |= {"steps": step, **metrics}
+        last = {k: v for k, v in reported.items() if k not in (*_VALIDATED, *_PASSING)}
+        means = {name: self._mean(name) for name in _AVERAGED if name in reported}
         final = self.manifest.get("figures")
-        return figures | (final if isinstance(final, dict) else {})
+        final = final if isinstance(final, dict) else {}
+        best = {} if "valid_loss" in final else self._best()
+        figures = last | means | best | final
+        if "loss" in reported:
+            figures["loss"] = self.losses[1]
+        return figures
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """The training loss at the beginning and at the end, each the mean of a twentieth; at least one."""
+        values = [metrics["loss"] for metrics in self.metrics.values() if "loss" in metrics]
+        size = max(1, len(values) // 20)
+        return sum(values[:size]) / size, sum(values[-size:]) / size
+
+    def _best(self) -> dict[str, float]:
+        """Return what was reported of the best validation."""
+        validations = [metrics for metrics in self.metrics.values() if "valid_loss" in metrics]
+        best = min(validations, key=lambda metrics: metrics["valid_loss"], default={})
+        return {name: best[name] for name in _VALIDATED if name in best}
+
+    def _mean(self, name: str) -> float:
+        """Return the mean of a figure over steps, each of which has what was reported next."""
+        total, before = 0.0, 0
+        for step, metrics in self.metrics.items():
+            if name in metrics:
+                total += metrics[name] * (step - before)
+                before = step
+        return total / before if before else self.metrics[0][name]
+
+    @property
+    def held_out(self) -> tuple[float | None, float | None]:
+        """The loss on held-out text and its bits per byte, of one source as far as one has both.
+
+        An evaluator goes before the trainer, whose figures are those of the best validation.
+        """
+        for figures in self.evaluation.values():
+            loss, bits = figures.get("loss"), figures.get("bits_per_byte")
+            if loss is not None and bits is not None:
+                return loss, bits
+        measured = [figures.get("bits_per_byte") for figures in self.evaluation.values()]
+        reported = self.figures
+        bits = reported.get("bits_per_byte")
+        if bits is None or "valid_loss" not in reported:
+            bits = next((each for each in measured if each is not None), bits)
+        return reported.get("valid_loss"), bits
 
     @property
     def bits_per_byte(self) -> float | None:
-        """What an evaluator measured, or else what the trainer reported."""
-        for figures in self.evaluation.values():
-            if figures.get("bits_per_byte") is not None:
-                return figures["bits_per_byte"]
-        return self.figures.get("bits_per_byte")
+        """Bits per byte of held-out text."""
+        return self.held_out[1]
 
     @property
     def tables(self) -> str:
@@ -132,6 +182,7 @@ class PastRun:
 
     def summary(self) -> dict[str, Any]:
         """Return the run in a few figures; None for what is not known."""
+        loss, bits = self.held_out
         begun = self.times[0] if self.times else _modified(self.directory / _RUN)
         return {
             "name": self.name,
@@ -139,8 +190,8 @@ class PastRun:
             "directory": str(self.directory),
             "state": self.state,
             "steps": self.figures.get("steps"),
-            "valid_loss": self.figures.get("valid_loss"),
-            "bits_per_byte": self.bits_per_byte,
+            "valid_loss": loss,
+            "bits_per_byte": bits,
             "parameters": self.manifest.get("counts", {}).get("parameters"),
             "begun": begun,
             "unmet": self.unmet,

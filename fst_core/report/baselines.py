@@ -21,6 +21,8 @@ _MOST: Final = 2**22
 """Ids that are counted; more would take longer than a report is worth."""
 _TEXT: Final = 2**20
 """Ids of which the text is compressed."""
+_SHORTEST: Final = 10_000
+"""Bytes of text that are compressed at least: of fewer, the container is too large a part."""
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIXER: Final = np.uint64(0xBF58476D1CE4E5B9)
 
@@ -39,7 +41,7 @@ def baselines(dataset: Dataset, tokenizer: Tokenizer) -> dict[str, float]:
         for name, order in (("a unigram model", 1), ("a 5-gram model", 5))
     }
     text = tokenizer.decode(valid.corpus[:_TEXT].tolist()).encode()
-    return {**found, "xz -9": xz_bits_per_byte(text)} if text else found
+    return {**found, "xz -9": xz_bits_per_byte(text)} if len(text) >= _SHORTEST else found
 
 
 def predicted(samples: Samples) -> NDArray[np.bool_]:

@@ -31,6 +31,15 @@ _PLOTTED: Final = ("learning_rate", "gradient_norm", "tokens_per_second")
 """What is plotted beside the losses, if the trainer reports it."""
 _NOTICEABLE: Final = 0.005
 """The share of a loss by which it has to change before a sentence says so."""
+_OVERFITTED: Final = 0.02
+"""The share by which the held-out loss has to rise again: less is the noise of validations."""
+_FEW: Final = 50
+"""Steps below which nothing can be said but that there have to be more."""
+_NAMES: Final = {
+    "loss": "training loss at the end",
+    "valid_loss": "valid loss of the best validation",
+}
+"""Figures that the table names otherwise."""
 
 
 def write_report(directory: Path, error: str | None = None) -> Path:
@@ -138,9 +147,7 @@ class _Card:
         """Return the training loss at the beginning and at the end, each the mean of a twentieth."""
         if len(self.losses) < 2:
             return None
-        size = max(1, len(self.losses) // 20)
-        values = [value for _, value in self.losses]
-        return sum(values[:size]) / size, sum(values[-size:]) / size
+        return self.run.losses
 
     @property
     def _has_learned(self) -> bool:
@@ -154,7 +161,22 @@ class _Card:
 
     @property
     def _has_overfitted(self) -> bool:
-        return self._best is not None and self.valid[-1][1] > self._best[1] * (1 + _NOTICEABLE)
+        return self._best is not None and self.valid[-1][1] > self._best[1] * (1 + _OVERFITTED)
+
+    @property
+    def _patience(self) -> int | None:
+        """The validations that were no better than the best, if that many ended the run."""
+        patience = self.run.settings.get("trainer.patience")
+        if not isinstance(patience, int) or self._best is None or not self.run.manifest:
+            return None
+        worse = sum(step > self._best[0] for step, _ in self.valid)
+        return worse if worse >= patience else None
+
+    @property
+    def _epochs(self) -> float | None:
+        """How often the run saw the documents."""
+        tokens = self.run.figures.get("tokens")
+        return tokens / self.held_out.train_tokens if tokens and self.held_out else None
 
     def _learned(self) -> str:
         ends = self._ends()
@@ -175,17 +197,25 @@ class _Card:
         best, ends = self._best, self._ends()
         if best is None:
             return "Whether it overfitted is not known: nothing was validated."
+        ended = ""
+        if self._patience is not None:
+            ended = f" Early stopping ended it: {self._patience} validations were no better."
+        last_step, last = self.valid[-1]
+        rise = last / best[1] - 1
         if self._has_overfitted:
-            last_step, last = self.valid[-1]
             return (
                 f"It overfitted: the loss on held-out text was lowest at step {best[0]:,}, "
-                f"{best[1]:.2f}, and was {last:.2f} at step {last_step:,}."
+                f"{best[1]:.2f}, and was {last:.2f} at step {last_step:,}, "
+                f"more than {_OVERFITTED:.0%} above.{ended}"
             )
         gap = best[1] - ends[1] if ends else 0.0
         apart = f", {gap:.2f} above the loss in training" if gap > 0.1 else ""
+        after = "did not rise after it"
+        if rise > _NOTICEABLE:
+            after = f"rose by {rise:.1%} after it: less than {_OVERFITTED:.0%} tells nothing"
         return (
             f"It did not overfit: the loss on held-out text was {best[1]:.2f} at the best "
-            f"validation, at step {best[0]:,}{apart}, and did not rise after it."
+            f"validation, at step {best[0]:,}{apart}, and {after}.{ended}"
         )
 
     @property
@@ -215,6 +245,10 @@ class _Card:
             return "Next, do away with that error and run again: what was reached is kept."
         if self.error:
             return "Next, lower learning_rate or raise num_warmup_steps."
+        steps, epochs = self.run.figures.get("steps"), self._epochs
+        longer = f"Next, {'raise patience and ' * (self._patience is not None)}train for more steps"
+        if steps is not None and steps < _FEW:
+            return f"{longer}: {steps:,.0f} are too few to tell what it can learn."
         if not self._has_learned:
             return (
                 "Next, look at the samples (`fst dataset show`), then raise the learning rate "
@@ -225,10 +259,12 @@ class _Card:
                 "Next, add documents, raise dropout or take a smaller model: more steps "
                 "alone would not help."
             )
+        if epochs is not None and epochs < 1:
+            return f"{longer}: it has not yet seen all documents ({epochs:.2g} epochs)."
         falling = self._still_falling()
         if falling is None or falling > _NOTICEABLE:
             by = "" if falling is None else f": the loss still fell by {falling:.1%} at the end"
-            return f"Next, train for more steps{by}."
+            return f"{longer}{by}."
         return "Next, take a larger model or add documents: the loss no longer falls."
 
     def _still_falling(self) -> float | None:
@@ -243,14 +279,16 @@ class _Card:
 
     def _cost(self) -> str:
         figures, times = self.run.figures, self.run.times
+        if not self.run.manifest:  # from report to report, there were pauses and validations
+            return f"It made {figures.get('steps', 0):,.0f} steps; what they took is not known."
         tokens, speed = figures.get("tokens"), figures.get("tokens_per_second")
         seconds = tokens / speed if tokens and speed else times[-1] - times[0] if times else None
         took = "an unknown time" if seconds is None else duration(seconds)
         parts = [f"It took {took} for {figures.get('steps', 0):,.0f} steps"]
         if tokens:
             parts.append(f"over {tokens:,.0f} tokens")
-            if self.held_out:
-                parts.append(f"({tokens / self.held_out.train_tokens:.1f} epochs)")
+            if self._epochs is not None:
+                parts.append(f"({self._epochs:.1f} epochs)")
         if speed:
             parts.append(f"at {speed:,.0f} tokens a second")
         parameters = self.run.manifest.get("counts", {}).get("parameters")
@@ -274,15 +312,18 @@ class _Card:
 
     def sections(self) -> Iterator[str]:
         """Yield the rest: figures, samples, and what made it."""
-        rows = [(name, shown_value(value)) for name, value in sorted(self.run.figures.items())]
+        known = sorted(self.run.figures.items())
+        rows = [(_NAMES.get(name, name), shown_value(value)) for name, value in known]
         rows += [
             (f"{evaluator}: {name}", shown_value(value))
             for evaluator, figures in self.run.evaluation.items()
             for name, value in figures.items()
         ]
         if self.held_out:
-            known = self.held_out.baselines.items()
-            rows += [(f"bits per byte of {name}", shown_value(bits)) for name, bits in known]
+            rows += [
+                (f"bits per byte of {name}", shown_value(bits))
+                for name, bits in self.held_out.baselines.items()
+            ]
         if rows:
             yield "## Figures"
             yield _rows(("figure", "value"), [(n.replace("_", " "), v) for n, v in rows])

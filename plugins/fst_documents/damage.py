@@ -28,5 +28,5 @@ def reading(name: str, kind: str) -> Iterator[None]:
     except Exception as error:
         raise DocumentError(
             f"{name}: damaged, or not {kind}: {told(error)}. "
-            'Repair or remove it, or set on_error = "skip"'
+            'Repair or remove it; on_error = "skip" leaves it out'
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,10 +84,45 @@ def test_a_dataset_is_shown_with_figures_lengths_and_samples(dataset):
     for line in ("vocabulary 259 ids", "dtype uint16", "train", "valid", "samples by length"):
         assert line in lines
     assert sum(line.startswith("sample ") for line in lines) == 6
-    assert any(line.startswith("| document ") for line in lines)
+    assert any(line.startswith("| ⟨begin⟩document ") for line in lines)
+    assert "⟨end⟩" in done.output
     assert "\x1b" not in done.output  # what a text holds moves no cursor
     documents = sum(int(line.split()[1]) for line in lines if line.startswith("documents "))
     assert documents == 200
+
+
+def test_bytes_a_token_count_what_carries_loss(work):
+    turns = [{"role": "user", "content": "What?" * 9}, {"role": "assistant", "content": "That."}]
+    lines = [json.dumps({"messages": turns}) for _ in range(40)]
+    Path("chats.jsonl").write_text("\n".join(lines))
+    tables = {
+        "run": {"name": "chats"},
+        "documents": {"use": "jsonl", "train": "chats.jsonl"},
+        "tokenizer": {"use": "bytes"},
+        "dataset": {"max_sample_length": 200},
+    }
+    stages = run_stages(check_pipeline("pipeline.toml", tables), "prepare", lambda _: None)
+    output = asked("show", stages.dataset).output
+    said = dict(re.findall(r"^  (\S.*?)  +(\S+)$", output, re.MULTILINE))
+    tokens, text = (
+        int(said[name].replace(",", "")) for name in ("tokens with loss", "bytes of text with loss")
+    )
+    assert tokens < int(said["tokens"].replace(",", "")) / 2
+    assert said["bytes a token with loss"] == f"{text / tokens:.2f}"
+    assert "bytes of text" not in said
+    assert "That.⟨end⟩" in output
+
+
+def test_a_run_in_place_of_a_dataset_is_told(work):
+    Path("runs/poems/1").mkdir(parents=True)
+    Path("runs/poems/1/run.json").write_text("{}")
+    with pytest.raises(ArtefactError, match=r"It is a run: name a dataset"):
+        asked("show", "runs/poems/1")
+
+
+def test_a_directory_of_datasets_names_the_newest(dataset):
+    with pytest.raises(ArtefactError, match=re.escape(f"the newest is {dataset}")):
+        asked("show", dataset.parent)
 
 
 def test_showing_imports_no_torch(dataset):

@@ -299,6 +299,35 @@ def test_inspect_of_a_run_is_that_of_its_model(fst, artefact):
     assert fst("inspect", artefact.parent).out == fst("inspect", artefact).out
 
 
+def test_inspect_of_a_directory_of_runs_names_the_newest(fst, artefact, tmp_path):
+    run = tmp_path / "runs/poems/12"
+    run.mkdir(parents=True)
+    artefact.rename(run / "model")
+    (tmp_path / "runs/poems/13").mkdir()
+    done = fst("inspect", run.parent)
+    assert done.status == 2
+    assert done.err.endswith(f"it has no fst.json. Name one of those in it: the newest is {run}\n")
+
+
+def test_inspect_rounds_numbers_and_cuts_long_lines(fst, artefact):
+    manifest = json.loads((artefact / "fst.json").read_bytes())
+    manifest["figures"] = {"steps": 500.0, "loss": 4.984055995941162, "rate": 1e-05}
+    manifest["many"] = {"table": {f"key{number}": number for number in range(99)}}
+    (artefact / "fst.json").write_text(json.dumps(manifest))
+    lines = fst("inspect", artefact).out.splitlines()
+    assert {"  steps  500", "  loss   4.9841", "  rate   1e-05"} <= set(lines)
+    assert max(map(len, lines)) < 180
+    [long] = [line for line in lines if "key0" in line]
+    assert long.endswith("...")
+
+
+def test_help_tells_where_a_plugins_command_is_explained(fst):
+    assert re.search(
+        r"\n  telegram +See `fst telegram --help` \(full-stack-transformer \S+\)\.\n",
+        fst("--help").out,
+    )
+
+
 def test_inspect_verifies_every_digest_when_asked(fst, artefact):
     done = fst("inspect", artefact, "--verify")
     assert (done.status, done.err) == (0, "All 2 files are as they were written.\n")

@@ -107,9 +107,9 @@ def test_a_command_of_a_plugin_is_listed_with_its_distribution_and_not_imported(
     done = spawn("--help", fakes=["commands", "thief", "twin_a", "twin_b"], FST_FAKE_MARK=str(mark))
     assert done.status == 0
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert "hello fst-fake-commands 1.0" in lines
-    assert "twin fst-fake-twin-a 1.0" in lines
-    assert "twin fst-fake-twin-b 2.0" in lines
+    assert "hello See `fst hello --help` (fst-fake-commands 1.0)." in lines
+    assert "twin See `fst twin --help` (fst-fake-twin-a 1.0)." in lines
+    assert "twin See `fst twin --help` (fst-fake-twin-b 2.0)." in lines
     assert "Bad/Name" not in done.out
     assert not mark.exists()
 

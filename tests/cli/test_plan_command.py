@@ -210,6 +210,12 @@ def test_it_reads_as_a_table(fst):
     assert not Path("runs").exists()
 
 
+def test_the_trial_shows_no_validations(fst):
+    done = fst("plan", "--seconds", "0.2", "-s", "trainer.lightning.val_check_interval=2")
+    assert done.status == 0
+    assert "validation" not in done.err
+
+
 def test_what_cannot_be_planned_is_told_at_once(fst):
     done = fst("plan", "-s", "dataset.max_sample_length=128")
     assert (done.status, done.out) == (2, "")

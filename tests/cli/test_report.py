@@ -65,9 +65,48 @@ def test_a_run_that_still_improves_is_told_to_go_on(run):
 def test_a_run_that_overfits_is_told_from_one_that_does_not(run):
     text = told(run, FALLING, [(25, 4.3), (50, 3.6), (75, 3.8), (100, 4.1)])
     assert (
-        "It overfitted: the loss on held-out text was lowest at step 50, 3.60, and was 4.10" in text
+        "It overfitted: the loss on held-out text was lowest at step 50, 3.60, and was 4.10 at "
+        "step 100, more than 2% above." in text
     )
     assert "Next, add documents, raise dropout or take a smaller model" in text
+
+
+def test_a_rise_of_a_hundredth_is_not_overfitting(run):
+    text = told(run, FALLING, [(50, 3.60), (100, 3.64)])
+    assert "It did not overfit: " in text
+    assert "and rose by 1.1% after it: less than 2% tells nothing." in text
+
+
+def finish(run, **figures):
+    """Write the model's manifest, as far as a card looks at it."""
+    (run.directory / "model").mkdir()
+    manifest = {"figures": figures, "counts": {"parameters": 12_345}}
+    (run.directory / "model/fst.json").write_text(json.dumps(manifest))
+
+
+def test_early_stopping_is_told_where_it_ended_the_run(run):
+    fields = {"dataset": "toy", "trainer.patience": 2}
+    (run.directory / "run.json").write_text(json.dumps({"fields": fields}))
+    finish(run, steps=100)
+    text = told(run, FALLING, [(25, 4.3), (50, 3.6), (75, 3.62)])
+    assert "Early stopping" not in text
+    text = told(run, FALLING, [(25, 4.3), (50, 3.6), (75, 3.62), (100, 3.61)])
+    assert "Early stopping ended it: 2 validations were no better." in text
+
+
+def test_a_run_of_few_steps_or_less_than_an_epoch_is_told_to_go_on(run, work):
+    text = told(run, FLAT_AT_THE_END[:5])
+    assert "Next, train for more steps: 5 are too few to tell what it can learn." in text
+    tokens = toy_dataset(work / "again", ToyTokenizer()).train.tokens
+    finish(run, steps=100, tokens=round(0.6 * tokens), tokens_per_second=1000.0)
+    text = told(run, FLAT_AT_THE_END, [(25, 3.0), (50, 2.6), (75, 2.6), (100, 2.6)])
+    assert "Next, train for more steps: it has not yet seen all documents (0.6 epochs)." in text
+
+
+def test_the_table_and_the_sentence_name_the_same_loss(run):
+    finish(run, steps=100, loss=FALLING[-1])
+    assert "fell from 4.94 to 2.09 nats" in told(run, FALLING)
+    assert "| training loss at the end | 2.09 |" in (run.directory / "report.md").read_text()
 
 
 def test_a_run_that_has_come_to_rest_is_told_to_grow(run):
@@ -86,8 +125,8 @@ def test_a_run_that_did_not_learn_is_told_so(run):
 def test_a_trainer_that_reports_nothing_gets_a_card_all_the_same(run):
     text = told(run)
     assert text.startswith("Whether it learned is not known")
-    assert text.count("not known") == 3
-    assert text.endswith("It took an unknown time for 0 steps.")
+    assert text.count("is not known") == 4
+    assert text.endswith("It made 0 steps; what they took is not known.")
 
 
 def test_bits_per_byte_follow_from_the_best_validation(run, work):
@@ -165,6 +204,15 @@ def test_a_run_that_failed_gets_a_card_that_says_why(run, kind):
     card = (run.directory / "report.md").read_text("utf-8")
     assert "**It stopped with an error:** step 7: the loss is nan" in card
     assert "Next, lower learning_rate or raise num_warmup_steps." in card
+
+
+def test_a_run_that_failed_names_no_speed(run):
+    for step in (1, 2):
+        run.metrics(step, {"loss": 4.0, "tokens_per_second": 7366.0})
+    run.tell("fst_stage_failed", stage="train", error=FstError("the disk is full"))
+    card = (run.directory / "report.md").read_text("utf-8")
+    assert "It made 2 steps; what they took is not known." in card
+    assert "7,366" not in card
 
 
 def test_a_run_that_was_interrupted_gets_none(run):
@@ -269,12 +317,20 @@ def test_of_a_long_corpus_a_part_stands_for_all(work, monkeypatch):
 def test_baselines_are_counted_in_bytes_of_text(work):
     dataset = toy_dataset(work / "dataset", ToyTokenizer())
     known = baselines(dataset, ToyTokenizer())
-    text = ToyTokenizer().decode(dataset.valid.corpus.tolist()).encode()
-    assert known["xz -9"] == 8 * len(lzma.compress(text, preset=9)) / len(text)
     bits = ngram_bits(dataset.train, dataset.valid, ToyTokenizer.vocab_size, 5)
     counted = sum(bits[predicted(dataset.valid)])
     assert known["a 5-gram model"] == pytest.approx(counted / dataset.valid.text_bytes)
     assert known["a 5-gram model"] < known["a unigram model"]
+
+
+def test_only_a_text_that_is_long_enough_is_compressed(work, monkeypatch):
+    dataset = toy_dataset(work / "dataset", ToyTokenizer())
+    text = ToyTokenizer().decode(dataset.valid.corpus.tolist()).encode()
+    assert len(text) < 10_000
+    assert "xz -9" not in baselines(dataset, ToyTokenizer())
+    monkeypatch.setattr("fst_core.report.baselines._SHORTEST", len(text))
+    known = baselines(dataset, ToyTokenizer())
+    assert known["xz -9"] == 8 * len(lzma.compress(text, preset=9)) / len(text)
 
 
 def test_a_lossy_tokenizer_has_no_baselines(work, monkeypatch):

@@ -88,6 +88,34 @@ def test_an_unfinished_run_is_told_by_what_its_trainer_reported(tmp_path):
     assert len(past.times) == 4
 
 
+def test_the_loss_and_the_bits_per_byte_are_those_of_one_validation(tmp_path):
+    run = begun(tmp_path / "poems/1")
+    for step, loss, bits in ((10, 3.0, 2.5), (20, 2.0, 1.5), (30, 4.0, 3.5)):
+        record_metrics(run, step, {"valid_loss": loss, "bits_per_byte": bits})
+    summary = PastRun(run).summary()
+    assert (summary["valid_loss"], summary["bits_per_byte"]) == (2.0, 1.5)
+    record_metrics(run, 40, {"valid_loss": 1.0})
+    assert PastRun(run).summary()["bits_per_byte"] is None
+
+
+def test_the_figures_of_a_finished_run_are_of_one_source(tmp_path):
+    run = finished(tmp_path / "poems/1", bits=2.5, valid_loss=1.5, bits_per_byte=1.25)
+    record_metrics(run, 10, {"valid_loss": 9.0, "bits_per_byte": 8.0})
+    assert PastRun(run).held_out == (1.5, 1.25)  # the evaluator has no loss
+    figures = {"perplexity": {"loss": 1.75, "bits_per_byte": 2.5}}
+    (run / "evaluation.json").write_text(json.dumps({"figures": figures}))
+    assert PastRun(run).held_out == (1.75, 2.5)
+
+
+def test_what_is_reported_of_an_interval_is_averaged_over_steps(tmp_path):
+    run = finished(tmp_path / "poems/1", steps=10)
+    for step, share in ((8, 0.0), (10, 0.5)):
+        record_metrics(run, step, {"padding_share": share, "learning_rate": 0.1, "loss": 1.0})
+    figures = PastRun(run).figures
+    assert figures["padding_share"] == pytest.approx(0.1)
+    assert "learning_rate" not in figures
+
+
 def test_steps_that_a_resumed_run_reports_again_count_once_and_a_cut_line_not_at_all(tmp_path):
     run = begun(tmp_path / "poems/1")
     for step, loss in ((1, 5.0), (2, 4.5), (2, 4.25), (3, 4.0)):
