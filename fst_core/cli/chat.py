@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from fst_core.documents import Message
     from fst_core.interfaces import Engine
 
+_COMMANDS = "/reset begins anew, /exit or Ctrl-D ends"
 _LEAST = 32
 """Ids that an answer should have room for; older turns are left out until it has."""
 
@@ -53,6 +55,7 @@ def command(
     engine = open_engine(target, overrides)
     if engine.describe().get("chat") == "default":
         tell("This model learned no conversations: it goes on with a text that looks like one.")
+    tell(f"{engine.describe().get('model') or target}: {_COMMANDS}.")
     with asyncio.Runner() as runner, suppress(EOFError, KeyboardInterrupt):
         try:
             _talk(runner, engine, system, seed, options)
@@ -73,9 +76,13 @@ def _talk(
     beginning = [Message("system", system)] if system else []
     messages = list(beginning)
     while (said := input("> " if sys.stdin.isatty() else "").strip()) != "/exit":
-        if said == "/reset":
-            messages = list(beginning)
-        if not said or said == "/reset":
+        if not said:
+            continue
+        if re.fullmatch(r"/\w*", said):  # a path, or a text with more words, is the model's
+            if said == "/reset":
+                messages = list(beginning)
+            else:
+                tell(f"There is no {said}: {_COMMANDS}.")
             continue
         turn = Message("user", said)
         answer: list[str] = []

@@ -10,11 +10,12 @@ from fst_core.artefacts.manifest import MANIFEST
 from fst_core.artefacts.model import TOKENIZER, load_tokenizer, save_model
 from fst_core.artefacts.provenance import record
 from fst_core.artefacts.publish import locked, publishing
+from fst_core.chat import ChatTemplate
 from fst_core.errors import ArtefactError, SettingsError, UserError
 from fst_core.pipeline.figures import finite, shown
 from fst_core.pipeline.fingerprint import Fingerprint
 from fst_core.pipeline.plan import Action, Plan, number
-from fst_core.pipeline.sampling import Sampling, write_samplers
+from fst_core.pipeline.sampling import SampledRun, Sampling, write_samplers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -144,8 +145,12 @@ def _fit(
     trainer: Trainer = pipeline.trainer.build()
     torch.manual_seed(run.seed)
     module = model.build(tokenizer)
-    sampling = Sampling(pipeline, (model, module, tokenizer), run, tell)
-    figures = trainer.fit(module, dataset, tokenizer, run, sampling)
+    chat = None
+    if dataset.chat_template is not None:
+        chat = ChatTemplate.to_learn(dataset.directory / TOKENIZER, tokenizer)
+    sampling = Sampling(pipeline, (model, module, tokenizer), run, tell, chat)
+    sampled = SampledRun(run.name, run.directory, run.seed, run, sampling)
+    figures = trainer.fit(module, dataset, tokenizer, sampled, sampling)
     with publishing(run.directory / MODEL) as staging:
         save_model(
             staging,
@@ -168,6 +173,9 @@ def _fit(
             },
             figures=finite(figures),
         )
+    # Of an earlier session nobody knows how long it was.
+    which = " of this session" if plan.action == "continue" else ""
     tell(
-        f"train: {shown(figures)}, in {time.perf_counter() - begun:.0f} s -> {run.directory / MODEL}"
+        f"train: {shown(figures)}, in {time.perf_counter() - begun:.0f} s{which} "
+        f"-> {run.directory / MODEL}"
     )

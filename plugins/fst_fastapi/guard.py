@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Guard"]
 
 _SAFE: Final = {"GET", "HEAD"}
-_PUBLIC: Final = {"/", "/page.js", "/page.css", "/healthz", "/readyz"}
+_PUBLIC: Final = {"/", "/page.js", "/page.css", "/page.svg", "/healthz", "/readyz"}
 """All that is answered without a key, and to GET and HEAD alone."""
 
 

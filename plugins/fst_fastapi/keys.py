@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 import os
 import re
+import stat
+import sys
 import time
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -105,6 +107,7 @@ def read_keys(settings: FastapiSettings) -> Keys:
         try:
             with settings.key_file.open("rb") as file:
                 content = file.read(_LARGEST + 1)
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = content.decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
@@ -112,6 +115,11 @@ def read_keys(settings: FastapiSettings) -> Keys:
         if len(content) > _LARGEST:
             raise UserError(f"key_file: {settings.key_file}: longer than {_LARGEST} bytes")
         holders += _holders(text, str(settings.key_file))
+        if os.name == "posix" and mode & 0o077:
+            print(  # noqa: T201  # for who started the server
+                f"key_file: {settings.key_file}: others can reach it (mode {mode:o}): chmod 600",
+                file=sys.stderr,
+            )
     names = [holder.name for holder in holders]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"two keys have the name {min(twice)!r}: give each its own, as name:key")

@@ -27,7 +27,8 @@ def reference_page(document: Mapping[str, Any]) -> HTMLResponse:
     html = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width">'
-        '<link rel="stylesheet" href="/page.css"></head><body><main>'
+        '<link rel="icon" href="/page.svg" type="image/svg+xml">'
+        '<link rel="stylesheet" href="/page.css"></head><body class="reference"><main>'
         f'<h1>{title}</h1><p><a href="/openapi.json">openapi.json</a></p>{"".join(sections)}'
         "</main></body></html>"
     )
@@ -44,8 +45,9 @@ def _section(method: str, path: str, said: Mapping[str, Any]) -> str:
         return f"<section>{head}</section>"
     rows = "".join(_rows(schema))
     return (
-        f"<section>{head}<table><thead><tr><th>field</th><th>value</th><th>default</th><th></th></tr>"
-        f"</thead><tbody>{rows}</tbody></table></section>"
+        f"<section>{head}<table><thead><tr>"
+        "<th>field</th><th>value</th><th>default</th><th>what it does</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></section>"
     )
 
 

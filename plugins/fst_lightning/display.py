@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +28,8 @@ EVERY = 10.0
 """Seconds from one line to the next."""
 SHOWN = 200
 """Characters of a sample that are shown."""
+LEAST = len("training") + 8 + len("100:00:00") + 4
+"""Columns of a bar beside steps and figures: its name, itself, the time left, and what is between."""
 
 
 class Display(Protocol):
@@ -45,8 +49,11 @@ class Display(Protocol):
 
 
 def display(state: State, total: int | None) -> Display:
-    """Return the display for stderr as it is; training goes from a state to a number of steps."""
-    bar = sys.stderr.isatty()
+    """Return the display for stderr as it is; training goes from a state to a number of steps.
+
+    The environment's TTY_INTERACTIVE=0 says that a terminal is to have lines too.
+    """
+    bar = sys.stderr.isatty() and os.environ.get("TTY_INTERACTIVE") != "0"
     return Bar(state, total) if bar else Lines(state, total)
 
 
@@ -62,9 +69,15 @@ def validated(state: State, figures: Mapping[str, float]) -> str:
 
 
 def sampled(prompt: str, text: str) -> str:
-    """Return a line about a generated text."""
-    line = " ".join((prompt + text).split())
+    """Return a line about a generated text: the prompt, a bar, and what the model wrote."""
+    line = f"{_plain(prompt)} | {_plain(text)}".strip()
     return f"  {line[:SHOWN]}{'...' if len(line) > SHOWN else ''}"
+
+
+def _plain(text: str) -> str:
+    """Return a text on one line, its control characters written out: a model may write any."""
+    spaced = " ".join(text.split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in spaced)
 
 
 class Silent:
@@ -84,16 +97,18 @@ class Silent:
 
 
 class Bar:
-    """A progress bar."""
+    """A progress bar; where it is narrow, it leaves out figures, and never steps or the time left."""
 
     def __init__(self, state: State, total: int | None) -> None:
+        self._total = total
         self._progress = Progress(
             TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
             console=Console(stderr=True),
+            expand=True,
         )
         self._task = self._progress.add_task(
             "training", total=total, completed=state.step, figures=""
@@ -102,8 +117,12 @@ class Bar:
 
     def step(self, state: State, tokens_per_second: float) -> None:
         """Move the bar."""
-        figures = _figures(state, tokens_per_second)
-        self._progress.update(self._task, completed=state.step, figures=figures)
+        steps = 2 * len(str(self._total or state.step)) + 1
+        room = self._progress.console.width - steps - LEAST
+        parts = _figures(state, tokens_per_second)
+        while parts and len(", ".join(parts)) > room:
+            parts.pop()
+        self._progress.update(self._task, completed=state.step, figures=", ".join(parts))
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -111,6 +130,7 @@ class Bar:
 
     def expect(self, total: int) -> None:
         """Take note of the number of steps."""
+        self._total = total
         self._progress.update(self._task, total=total)
 
     def close(self) -> None:
@@ -132,7 +152,7 @@ class Lines:
         now = time.monotonic()
         if now - self._told >= EVERY:
             self._told = now
-            figures = _figures(state, tokens_per_second)
+            figures = ", ".join(_figures(state, tokens_per_second))
             of, left = "", ""
             if self._total is not None:
                 each = (now - self._begun) / (state.step - self._first)
@@ -152,12 +172,13 @@ class Lines:
         """There is nothing to leave."""
 
 
-def _figures(state: State, tokens_per_second: float) -> str:
+def _figures(state: State, tokens_per_second: float) -> list[str]:
+    """Return what is told of a step, the most important first."""
     parts = [f"loss {state.loss:.4f}"]
     if state.valid_loss is not None:
         parts.append(f"validation loss {state.valid_loss:.4f}")
     parts.append(f"{tokens_per_second:,.0f} tokens/s")
-    return ", ".join(parts)
+    return parts
 
 
 def _duration(seconds: float) -> str:

@@ -199,6 +199,15 @@ class Keeper(pl.Callback):
         )
         self._clock.start()
 
+    def tell_interrupted(self) -> None:
+        """Say what a person who stopped training can go on from."""
+        step = self.checkpoints.last
+        if step:
+            said = f"after step {step}; the same command goes on from there"
+        else:
+            said = "before the first checkpoint; the same command begins anew"
+        self.display.say(f"interrupted {said}")
+
     def summary(self) -> str:
         """Return a line about how well the time was used."""
         seconds = max(1e-9, self.state.seconds - self._began)
@@ -297,7 +306,8 @@ class Keeper(pl.Callback):
             return
         texts = self.sample(prompts)
         self.record.samples(self.state.step, prompts, texts)
-        self.display.say(sampled(prompts[-1], texts[-1]))
+        for prompt, text in zip(prompts, texts, strict=True):
+            self.display.say(sampled(prompt, text))
 
     def _log(self, figures: dict[str, float]) -> None:
         if self.record is not None:

@@ -154,6 +154,7 @@ class Training:
                 self.checkpoints.wait()
                 self.signals.check()
         except Interrupted as interrupted:
+            keeper.tell_interrupted()
             raise (SystemExit(0) if self.batches.rank else interrupted.ending()) from None
         except MisconfigurationException as error:
             raise UserError(_refused(error)) from error
@@ -170,6 +171,7 @@ class Training:
             raise
         except SystemExit as ending:  # Lightning makes exit status 1 of KeyboardInterrupt
             if isinstance(ending.__context__, KeyboardInterrupt):
+                keeper.tell_interrupted()
                 raise KeyboardInterrupt from None
             raise
         finally:

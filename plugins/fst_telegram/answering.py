@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiogram.exceptions import AiogramError, TelegramBadRequest
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Answering"]
 
 _log = logging.getLogger(__name__)
+
+_NO_ROOM: Final = "shorten the prompt"
+"""How engines end what they say of a prompt that leaves no room."""
 
 
 class Answering:
@@ -101,7 +104,7 @@ class Answering:
         except UserError as error:
             # Its words may be those of the prompt.
             _log.info("answer %d was refused: %s", answer.id, type(error).__name__)
-            return "refused"
+            return "too long" if _NO_ROOM in str(error) else "refused"
         except FstError as error:
             # A server that is asked may repeat the prompt in its words.
             _log.warning("answer %d: the engine failed: %s", answer.id, type(error).__name__)

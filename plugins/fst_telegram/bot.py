@@ -12,7 +12,7 @@ from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import PRODUCTION, TelegramAPIServer
 
 from fst_core import Frontend
-from fst_telegram.credentials import CleanErrors, read_secret, read_token
+from fst_telegram.credentials import CleanErrors, UnknownToken, read_secret, read_token, token_place
 from fst_telegram.log import logging_to_stderr
 from fst_telegram.polling import persist, poll
 from fst_telegram.store import Store
@@ -46,8 +46,8 @@ class TelegramFrontend(Frontend):
         """Talk until `stopping` is set; then finish what is being written, as far as there is time.
 
         Raises:
-            UserError: the state cannot be opened, or the webhook's port is taken.
-            FstError: Telegram does not know the token.
+            UserError: the state cannot be opened, the webhook's port is taken, or Telegram does not
+                know the token.
         """
         settings = self.settings
         server = PRODUCTION
@@ -63,8 +63,11 @@ class TelegramFrontend(Frontend):
                         await self._talk(bot, store, engine, stopping)
             except TimeoutError:
                 _log.warning("no time to end all answers; they are told at the next start")
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+            except (UnknownToken, ExceptionGroup) as error:
+                first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+                if isinstance(first, UnknownToken):
+                    raise UnknownToken(token_place(settings)) from None
+                raise first from None
             finally:
                 await session.close()
 
@@ -102,7 +105,7 @@ class TelegramFrontend(Frontend):
 
         Raises:
             UserError: the webhook's port is taken.
-            FstError: Telegram does not know the token.
+            UnknownToken: Telegram does not know the token.
         """
         allowed = allowed_updates(inline=self.settings.inline)
         if self.settings.webhook is None:

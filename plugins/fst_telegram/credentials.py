@@ -24,7 +24,21 @@ if TYPE_CHECKING:
 
     from fst_telegram.settings import TelegramSettings, WebhookSettings
 
-__all__ = ["CleanErrors", "read_secret", "read_token"]
+__all__ = ["CleanErrors", "UnknownToken", "read_secret", "read_token", "token_place"]
+
+
+class UnknownToken(UserError):
+    """Telegram does not know the bot's token."""
+
+    def __init__(self, place: str = "the bot's token") -> None:
+        super().__init__(f"{place}: Telegram does not know this token; BotFather tells the bot's")
+
+
+def token_place(settings: TelegramSettings) -> str:
+    """Return where the bot's token comes from."""
+    if settings.token_file is not None:
+        return f"token_file {settings.token_file}"
+    return f"token_env: the variable {settings.token_env}"
 
 
 def read_token(settings: TelegramSettings) -> str:
@@ -33,14 +47,13 @@ def read_token(settings: TelegramSettings) -> str:
     Raises:
         UserError: there is none, or it is no token; the message does not hold it.
     """
+    place = token_place(settings)
     if settings.token_file is not None:
-        place = f"token_file {settings.token_file}"
         try:
             token = settings.token_file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{place}: cannot be read: {type(error).__name__}") from None
     else:
-        place = f"token_env: the variable {settings.token_env}"
         token = os.environ.get(settings.token_env, "").strip()
     if not token:
         raise UserError(f"{place} is not set. BotFather gives a token: https://t.me/BotFather")

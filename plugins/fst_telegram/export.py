@@ -20,14 +20,18 @@ __all__ = ["liked", "lines"]
 def lines(turns: Sequence[Any]) -> Iterator[str]:
     """Yield the document of a conversation, and one of each text that was continued.
 
+    An answer that goes on from the one before is a part of it: nobody said the words between them.
+
     Args:
-        turns: have `mode`, `prompt` and `text`, in order.
+        turns: have `mode`, `prompt`, `text` and `goes_on`, in order.
     """
-    said = [
-        {"role": role, "content": content}
-        for turn in turns if turn.mode == "chat"
-        for role, content in (("user", turn.prompt), ("assistant", turn.text))
-    ]  # fmt: skip
+    said: list[dict[str, str]] = []
+    for turn in turns:
+        if turn.mode == "chat" and turn.goes_on and said:
+            said[-1]["content"] = _joined(said[-1]["content"], turn.text)
+        elif turn.mode == "chat":
+            said.append({"role": "user", "content": turn.prompt})
+            said.append({"role": "assistant", "content": turn.text})
     if said:
         yield json.dumps({"messages": said}, ensure_ascii=False) + "\n"
     for turn in turns:
@@ -35,12 +39,17 @@ def lines(turns: Sequence[Any]) -> Iterator[str]:
             yield json.dumps({"text": turn.prompt + turn.text}, ensure_ascii=False) + "\n"
 
 
+def _joined(text: str, more: str) -> str:
+    """Return two parts of an answer as one, with white space between them."""
+    return text + more if text[-1:].isspace() or more[:1].isspace() else f"{text} {more}"
+
+
 class _Row:
     """An answer as it is in the store."""
 
     def __init__(self, row: sqlite3.Row) -> None:
         self.mode, self.prompt, self.text = row["mode"], row["prompt"], row["text"]
-        self.turn, self.vote = row["turn"], row["vote"]
+        self.turn, self.vote, self.goes_on = row["turn"], row["vote"], bool(row["goes_on"])
 
 
 def liked(path: Path) -> Iterator[str]:
@@ -53,7 +62,7 @@ def liked(path: Path) -> Iterator[str]:
         UserError: the file is no store of a bot.
     """
     query = (
-        "SELECT chat, conversation, turn, mode, prompt, text, vote FROM answers "
+        "SELECT chat, conversation, turn, mode, prompt, text, goes_on, vote FROM answers "
         "WHERE text != '' ORDER BY chat, conversation, turn, vote > 0, id"
     )
     try:

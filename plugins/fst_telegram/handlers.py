@@ -101,7 +101,7 @@ class Handlers:
         if last is None or not last.text:
             self._say(message, _("There is nothing to go on with yet."))
         elif last.mode == "chat":
-            await self._begin(message, _("Go on."))
+            await self._begin(message, _("Go on."), goes_on=True)
         else:
             await self._begin(message, last.prompt + last.text, goes_on=True)
 

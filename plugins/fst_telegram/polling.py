@@ -16,7 +16,8 @@ from aiogram.exceptions import (
 )
 from aiogram.methods import DeleteWebhook, TelegramMethod
 
-from fst_core.errors import FstError, UserError, one_line
+from fst_core.errors import UserError, one_line
+from fst_telegram.credentials import UnknownToken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -50,7 +51,7 @@ async def poll(bot: Bot, updates: Updates, allowed: list[str], stopping: asyncio
     """Take updates until told to stop; then confirm what was taken.
 
     Raises:
-        FstError: Telegram does not know the token.
+        UnknownToken: Telegram does not know the token.
     """
     await persist(lambda: bot(DeleteWebhook()), stopping)
     offset: int | None = None
@@ -76,14 +77,14 @@ async def persist(
 
     Raises:
         UserError: Telegram refuses what the settings say.
-        FstError: Telegram does not know the token.
+        UnknownToken: Telegram does not know the token.
     """
     delay = 0.5
     while not stopping.is_set():
         try:
             return await _unless(stopping, call())
         except (TelegramUnauthorizedError, TelegramNotFound):
-            raise FstError("Telegram does not know the bot's token; BotFather tells it") from None
+            raise UnknownToken from None
         except TelegramBadRequest as error:
             raise UserError(f"Telegram refuses the bot's settings: {error.message}") from None
         except AiogramError as error:

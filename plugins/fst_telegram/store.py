@@ -67,7 +67,7 @@ class Answer:
     """Its place in the conversation; an answer that was asked for again has the same."""
     prompt: str
     goes_on: bool
-    """Whether it continues the text that the bot wrote last, which is the prompt then."""
+    """Whether it continues what the bot wrote last; where texts are continued, that is the prompt."""
     text: str = ""
     state: str = "running"
     """"running", "done", or why it ended otherwise."""

@@ -79,6 +79,7 @@ def end(state: str, *, begun: bool) -> str:
         "done": "" if begun else _("The model wrote nothing. /retry tries again."),
         "stopped": _("Stopped."),
         "busy": _("The model is busy. Try again in a minute: /retry"),
+        "too long": _("This text is too long for the model. Send a shorter one."),
         "refused": _(
             "The model cannot take this text or these settings. /new begins anew, /settings."
         ),

@@ -43,7 +43,7 @@ class Webhook:
 
         Raises:
             UserError: the port is taken.
-            FstError: Telegram does not know the token.
+            UnknownToken: Telegram does not know the token.
         """
         settings = self._settings
         app = web.Application(client_max_size=_LARGEST)

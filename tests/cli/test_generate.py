@@ -56,9 +56,19 @@ def test_chat_answers_until_it_is_told_to_stop(fst, directory):
     said = ["One", "", "Two", "/reset", "One", "/exit"]
     done = fst("chat", directory, "-n", "4", "-P", "temperature=0", said=said)
     assert "learned no conversations" in done.err
+    banner = done.err.splitlines()[-1]
+    assert directory.name in banner
+    assert "/reset" in banner
+    assert "Ctrl-D" in banner
     first, second, again = done.out.splitlines()
     assert first == again
     assert second
+
+
+def test_chat_answers_an_unknown_command_itself(fst, directory):
+    done = fst("chat", directory, "-n", "4", said=["/help", "/exit"])
+    assert done.out == ""
+    assert "no /help: /reset" in done.err
 
 
 def test_chat_leaves_out_what_the_context_has_no_room_for(fst, directory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from fakes import (  # fixtures are used by their names
 )
 
 from fst_core.artefacts import verify
+from fst_core.pipeline.sampling import Sampling
 
 PIPELINE = """
 [run]
@@ -78,7 +80,10 @@ def test_run_makes_everything_and_says_what_is_next(made):
     assert done.status == 0, done.err
     assert "It writes:" in done.out
     assert 'fst generate runs/tiny/1/model --prompt "..."' in done.out
+    assert "  runs/tiny/1/report.md " in done.out
+    assert "fst chat" not in done.out
     assert "tensorboard --logdir runs/tiny/1" in done.out
+    assert re.search(r"^train: .*, in \d+ s -> ", done.err, re.MULTILINE)
     assert "prepare: " in done.err
     assert "evaluate: perplexity: loss" in done.err
     assert "Traceback" not in done.err
@@ -87,6 +92,38 @@ def test_run_makes_everything_and_says_what_is_next(made):
     assert {p.name for p in (place / "runs/tiny/1").iterdir()} >= {
         "checkpoints", "evaluation.json", "model", "pipeline.toml", "run.json", "tensorboard",
     }  # fmt: skip
+
+
+def test_a_model_of_conversations_answers_and_chat_is_next(folder, fst, monkeypatch):
+    made = []
+
+    class Watched(Sampling):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(arguments[-1])
+
+    monkeypatch.setattr("fst_core.pipeline.train.Sampling", Watched)
+    monkeypatch.setenv("TTY_INTERACTIVE", "1")  # put back at the end: --quiet sets it
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello there"}]
+    line = json.dumps({"messages": turns})
+    (folder / "train.jsonl").write_text(f"{line}\n" * 20)
+    changed = ["documents.use=jsonl", "documents.train=train.jsonl"]
+    changed += ["model.n_positions=128", "dataset.max_sample_length=100"]
+    changed += ["trainer.sample_prompts=['Hi']", "trainer.lightning.val_check_interval=1"]
+    changed += ["trainer.lightning.max_steps=2", "trainer.learning_rate=1e-12"]
+    done = fst("run", "--quiet", *(part for s in changed for part in ("-s", s)))
+    assert done.status == 0, done.err
+    assert "It answers 'Hello':" in done.out
+    assert "  fst chat runs/tiny/1/model\n" in done.out
+    assert "prepare:" not in done.err
+    assert os.environ["TTY_INTERACTIVE"] == "0"  # no bar, even on a terminal
+    assert "step 1: validation loss" in done.err
+    assert "\n  Hi | " in done.err
+    (template,) = made
+    assert template.kind == "trained"
+    lines = (folder / "runs/tiny/1/samples.jsonl").read_text().splitlines()
+    first, second = (json.loads(line)["text"] for line in lines)
+    assert first != second  # each validation draws anew, though the weights are the same
 
 
 def test_run_again_has_nothing_to_do(model, fst):
@@ -283,10 +320,12 @@ def test_a_signal_ends_training_and_the_next_call_goes_on(folder, number, status
         _, err = process.communicate(timeout=60)
     assert process.returncode == status
     assert "Traceback" not in err
+    assert re.search(r"^interrupted after step \d+; the same command goes on", err, re.MULTILINE)
     assert not (folder / "cut/tiny/1/model").exists()
     done = spawn("train", *long, "-s", "run.root=cut")
     assert done.status == 0, done.err
     assert "goes on in" in done.err
+    assert re.search(r", in \d+ s of this session -> ", done.err)
     whole = spawn("train", *long, "-s", "run.root=whole")
     weights = [folder / root / "tiny/1/model/model.safetensors" for root in ("cut", "whole")]
     assert whole.status == 0

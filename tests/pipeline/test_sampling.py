@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from fst_core.chat import ChatTemplate
+from fst_core.documents import Message
 from fst_core.pipeline.pipeline import load_pipeline
 from fst_core.pipeline.run import Run
-from fst_core.pipeline.sampling import Sampling, write_samplers
+from fst_core.pipeline.sampling import SampledRun, Sampling, write_samplers
 from fst_core.testing.toys import ToyModel, ToyTokenizer, toy_module
 
 GREEDY = '[[sampler]]\nuse = "standard"\ntemperature = 0.0\n'
@@ -20,7 +25,8 @@ def told():
 
 
 @pytest.fixture
-def sampling(tmp_path, told):
+def build(tmp_path, told):
+    """Build a Sampling over a module, a toy's by default."""
     pipeline = load_pipeline(
         None,
         [
@@ -32,7 +38,57 @@ def sampling(tmp_path, told):
     )
     write_samplers(pipeline, tmp_path)
     run = Run("toy", tmp_path, 228)
-    return Sampling(pipeline, (ToyModel(), toy_module(), ToyTokenizer()), run, told.append)
+
+    def build(module=None, chat=None):
+        trained = (ToyModel(), module or toy_module(), ToyTokenizer())
+        return Sampling(pipeline, trained, run, told.append, chat)
+
+    return build
+
+
+@pytest.fixture
+def sampling(build):
+    return build()
+
+
+class Ending(torch.nn.Module):
+    """Would end each text at once, and keeps in mind what it has read."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.read = []
+
+    def forward(self, input_ids, **_):
+        self.read.append(input_ids[0].tolist())
+        logits = torch.zeros(*input_ids.shape, ToyTokenizer().vocab_size) + self.weight
+        logits[..., ToyTokenizer().end_id] = 30.0
+        return SimpleNamespace(logits=logits, past_key_values=None)
+
+
+def test_what_is_drawn_depends_on_the_step_and_on_nothing_before_it(build):
+    def drawn(sampling, step):
+        run = SampledRun("toy", sampling._file.parent, 228, Run("toy", Path(), 228), sampling)
+        run.metrics(step, {})
+        return sampling(["the sea", "the sea"])
+
+    one = build()
+    texts = [drawn(one, step) for step in (10, 20, 30)]
+    assert len({text for pair in texts for text in pair}) == 6
+    assert drawn(build(), 20) == texts[1]  # as after a run that was cut off
+
+
+def test_a_sample_has_a_token_at_least(build):
+    assert all(build(Ending())(["the sea", ""]))
+
+
+def test_a_prompt_is_a_users_turn_where_conversations_are_learned(build, tmp_path):
+    ToyTokenizer().save(tmp_path)
+    chat = ChatTemplate.to_learn(tmp_path, ToyTokenizer())
+    module = Ending()
+    build(module, chat)(["the sea"])
+    expected = chat.encode((Message("user", "the sea"),), ToyTokenizer())
+    assert module.read[0][: len(expected)] == expected
 
 
 def test_the_file_has_all_settings_of_the_pipelines_samplers(sampling, tmp_path):

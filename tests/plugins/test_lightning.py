@@ -578,6 +578,18 @@ def test_an_interrupt_from_elsewhere_keeps_the_last_completed_step(dataset, tmp_
     assert min(losses(run)) == 7
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_an_interrupt_says_where_the_next_call_goes_on(here, dataset, tmp_path, capfd):
+    def interrupt(step, metrics):
+        if step == 4 and not here:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Watched(tmp_path, fail=interrupt), dataset, signalling(13, True) if here else None)
+    told = "interrupted after step 4; the same command goes on from there"
+    assert capfd.readouterr().err.splitlines()[-1] == told
+
+
 def test_an_interrupt_of_sampling_samples_again(dataset, tmp_path, whole):
     sampled = []
 
@@ -606,10 +618,11 @@ def test_a_second_signal_leaves_at_once(dataset, tmp_path):
     assert max(losses(run)) == 6
 
 
-def test_a_signal_before_the_first_step_leaves_no_checkpoint(dataset, tmp_path):
+def test_a_signal_before_the_first_step_leaves_no_checkpoint(dataset, tmp_path, capfd):
     run = Watched(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         fit(run, dataset, signalling(1, True))
+    assert "interrupted before the first checkpoint" in capfd.readouterr().err
     assert steps_kept(run) == []
     assert run.told == []
 
@@ -829,23 +842,64 @@ def test_lines_tell_how_it_goes_and_nothing_else_is_printed(dataset, tmp_path, c
     valid = rf"step \d+: validation loss {number}, perplexity {number}, {number} bits per byte"
     valid += "(, the best so far)?"
     end = rf"trained 18 steps: {number}% of the time waiting for data, {number}% padding, MFU n/a"
-    sample = "  atwo lines x{189}\\.\\.\\."
+    sample = r"  (a )?\| two lines x{186,188}\.\.\."
     lines = err.splitlines()
     assert [
         line for line in lines if not re.fullmatch(f"{step}|{valid}|{sample}|{end}", line)
     ] == []
-    assert len(lines) == 18 + 8 + 8 + 1
+    assert len(lines) == 18 + 8 + 2 * 8 + 1
 
 
-def test_a_terminal_gets_a_bar(dataset, tmp_path, monkeypatch):
+def test_a_sample_is_a_line_that_moves_no_cursor():
+    from fst_lightning.display import sampled
+
+    assert sampled("Мороз", "ова") == "  Мороз | ова"
+    assert sampled("a", " red \x1b[31m\r\nand\x07") == r"  a | red \x1b[31m and\x07"
+
+
+def set_terminal(monkeypatch, columns):
+    """Make the error stream a terminal, and return what gets written there."""
+
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    return sys.stderr
+
+
+@pytest.mark.parametrize(("columns", "figures"), [(80, 2), (60, 1), (40, 0)])
+def test_a_narrow_bar_leaves_out_figures_but_neither_steps_nor_the_time(
+    columns, figures, monkeypatch
+):
+    from fst_lightning.checkpoints import State
+    from fst_lightning.display import display
+
+    terminal = set_terminal(monkeypatch, columns)
+    bar = display(State(), 149_800)
+    bar.step(State(step=149_799, loss=2.5, valid_loss=2.5), 12_345.0)
+    bar.close()
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).splitlines()[-1]
+    said = ["loss 2.5000", "validation loss 2.5000"][:figures]
+    assert last.split("149799/149800")[1].split() == " ".join([", ".join(said), "-:--:--"]).split()
+
+
+def test_a_terminal_gets_lines_where_it_is_asked_for(monkeypatch):
+    from fst_lightning.checkpoints import State
+    from fst_lightning.display import display
+
+    terminal = set_terminal(monkeypatch, 80)
+    monkeypatch.setenv("TTY_INTERACTIVE", "0")
+    shown = display(State(), 3)
+    shown.say("a line")
+    shown.close()
+    assert terminal.getvalue() == "a line\n"
+
+
+def test_a_terminal_gets_a_bar(dataset, tmp_path, monkeypatch):
+    terminal = set_terminal(monkeypatch, 160)
     fit(Watched(tmp_path), dataset)
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert "18/18" in shown

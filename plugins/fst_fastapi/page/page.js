@@ -37,7 +37,8 @@ async function ask(path, body, signal) {
   const said = await response.json().catch(() => null);
   const after = response.headers.get("Retry-After");
   const message = said?.error?.message ?? `The server answered with status ${response.status}.`;
-  throw new Refusal(after && !/try again/i.test(message) ? `${message}. Try again in ${after} s.` : message);
+  const refusal = new Refusal(after && !/try again/i.test(message) ? `${message}. Try again in ${after} s.` : message);
+  throw Object.assign(refusal, { code: said?.error?.code });
 }
 
 function askForKey(refused) {
@@ -80,7 +81,7 @@ async function prepare() {
   const shared = { ...settings, stream: true, stream_options: { include_usage: true } };
   const text = $("text").value;
   if (chatting()) {
-    const messages = [...history, { role: "user", content: text }];
+    const messages = await remembered([...history, { role: "user", content: text }], settings.max_tokens ?? 16);
     return ["v1/chat/completions", { model: model.id, messages, ...shared }];
   }
   const prompt = await fitting(text, settings.max_tokens ?? 16);
@@ -91,8 +92,27 @@ async function prepare() {
 async function fitting(text, tokens) {
   const room = model.max_model_len - tokens; // NaN where the length is not known
   if (!(room > 0) || new TextEncoder().encode(text).length < room) return text; // an id has a byte at least
-  const { tokens: ids } = await (await ask("tokenize", { model: model.id, prompt: text })).json();
+  const ids = await idsOf({ prompt: text });
   return ids.length > room ? ids.slice(-room) : text;
+}
+
+/** Return a conversation, without its oldest turns where the context has no room for all of them. */
+async function remembered(messages, tokens) {
+  const length = model.max_model_len;
+  if (!length) return messages;
+  const room = Math.max(length - tokens, length >> 1); // a long max_tokens leaves half to the conversation
+  while (messages.length > 2 && (await idsOf({ messages })).length > room) messages = messages.slice(2);
+  return messages;
+}
+
+/** Return the ids of a prompt or of a conversation; none where the engine cannot tell them. */
+async function idsOf(what) {
+  try {
+    return (await (await ask("tokenize", { model: model.id, ...what }, running?.signal)).json()).tokens;
+  } catch (error) {
+    if (error.code === "unsupported_parameter") return [];
+    throw error;
+  }
 }
 
 // ---- Writing
@@ -112,7 +132,8 @@ async function write() {
     const [path, body] = (sent[mode()] = await prepare());
     const response = await ask(path, body, running.signal);
     if (Array.isArray(body.prompt)) say(`Writing on from the last ${body.prompt.length} tokens of the text…`);
-    const show = chatting() ? answering() : continuing();
+    const forgets = chatting() && body.messages.length <= history.length;
+    const show = chatting() ? answering(body.messages) : continuing();
     const count = counting();
     let reason;
     for await (const { choices, usage } of events(response)) {
@@ -122,8 +143,9 @@ async function write() {
       hear(text);
       count(text, usage);
     }
-    const end = chatting() ? "The answer is complete." : "The text is complete.";
-    say(reason === "length" ? "Paused: max_tokens is reached, or the context is full." : end);
+    const whole = chatting() ? "The answer is complete." : "The text is complete.";
+    const end = reason === "length" ? "Paused: max_tokens is reached, or the context is full." : whole;
+    say(forgets ? `${end} The oldest turns no longer fit the context; the model forgets them.` : end);
   } catch (error) {
     if (error.name === "AbortError") say("Stopped.");
     else fail(error);
@@ -147,13 +169,14 @@ function continuing() {
   };
 }
 
-/** Return what shows the pieces of a text as the assistant's turn. */
-function answering() {
-  const [asked, answer] = [{ role: "user", content: $("text").value }, { role: "assistant", content: "" }];
+/** Return what shows the pieces of a text as the assistant's turn in a conversation that was sent. */
+function answering(messages) {
+  const [asked, answer] = [messages.at(-1), { role: "assistant", content: "" }];
   const items = [asked, answer].map(turn);
   const turns = $("turns");
-  history.push(asked, answer);
+  history = [...messages, answer];
   turns.append(...items);
+  [...turns.children].slice(0, -history.length).forEach((item) => item.classList.add("forgotten"));
   turns.scrollTop = turns.scrollHeight;
   $("text").value = "";
   taken.chat.push(() => {
@@ -219,6 +242,7 @@ function busy(is) {
   $("write").hidden = is;
   $("stop").hidden = !is;
   $("back").disabled = is || !taken[mode()].length;
+  $("new").disabled = is || !$("turns").childElementCount;
   $("modes").disabled = is;
   if (is && focused === $("write")) $("stop").focus();
   if (!is && focused === $("stop")) $("write").focus();
@@ -383,7 +407,7 @@ function choose(name) {
   document.querySelector(`[name=mode][value=${name}]`).checked = true;
   if (before && before !== name) [drafts[before], text.value] = [text.value, drafts[name]];
   document.body.dataset.mode = name;
-  $("turns").hidden = !chat;
+  $("turns").hidden = $("new").hidden = !chat;
   $("asks").textContent = chat ? "Your message" : "Your text, which the model continues";
   text.placeholder = chat ? "Your message" : "Begin a text. The model goes on from where you stop.";
   $("write").textContent = chat ? "Send" : "Continue";
@@ -411,6 +435,15 @@ $("stop").addEventListener("click", () => running?.abort());
 $("back").addEventListener("click", () => {
   taken[mode()].pop()();
   say("Taken back.");
+  busy(false);
+  $("text").focus();
+});
+$("new").addEventListener("click", () => {
+  history = [];
+  [taken.chat, sent.chat] = [[], null];
+  $("turns").replaceChildren();
+  $("figures").textContent = "";
+  say("A new conversation.");
   busy(false);
   $("text").focus();
 });

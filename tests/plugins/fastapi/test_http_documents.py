@@ -70,6 +70,8 @@ def test_the_reference_is_a_page_that_loads_nothing_from_elsewhere():
         assert answer.headers["content-type"].startswith("text/html")
         assert "default-src 'self'" in answer.headers["content-security-policy"]
         assert "<script" not in answer.text
+        assert "<th></th>" not in answer.text
+        assert 'rel="icon" href="/page.svg"' in answer.text
         assert not re.findall(r'(?:src|href)="(?:https?:)?//', answer.text)
         for path in PATHS:
             assert f"<code>POST {path}</code>" in answer.text
@@ -77,12 +79,13 @@ def test_the_reference_is_a_page_that_loads_nothing_from_elsewhere():
     run(scenario, toy_engine())
 
 
-def test_the_page_is_three_files_of_the_right_types():
+def test_the_page_is_four_files_of_the_right_types():
     async def scenario(site):
         for path, kind in {
             "/": "text/html; charset=utf-8",
             "/page.js": "text/javascript; charset=utf-8",
             "/page.css": "text/css; charset=utf-8",
+            "/page.svg": "image/svg+xml",
         }.items():
             answer = await site.get(path)
             assert answer.status_code == 200

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import ssl
 import subprocess
 import time
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -22,13 +24,14 @@ from fst_core.settings import validate
 
 KEY = "the-first-key-of-this-test"
 OTHER = "the-other-key-of-this-test"
-PUBLIC = {"/", "/page.js", "/page.css", "/healthz", "/readyz"}
+PUBLIC = {"/", "/page.js", "/page.css", "/page.svg", "/healthz", "/readyz"}
 
 
 @pytest.fixture
 def keys(tmp_path):
     path = tmp_path / "keys"
     path.write_text(f"# two people\nanna:{KEY}\nboris:{OTHER}\n\n")
+    path.chmod(0o600)
     return {"key_file": str(path)}
 
 
@@ -156,6 +159,19 @@ def test_it_does_not_listen_beyond_this_machine_without_a_key():
             asyncio.run(start(host=host))
     assert asyncio.run(start(host="localhost")) == 200
     assert asyncio.run(start(host="0.0.0.0", allow_anonymous=True)) == 200
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere files have no such modes")
+def test_a_key_file_that_others_can_reach_is_taken_with_a_warning(keys, capsys):
+    path = Path(keys["key_file"])
+    assert read_keys(settings_of(**keys))
+    assert capsys.readouterr().err == ""
+    path.chmod(0o604)
+    assert read_keys(settings_of(**keys))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert "chmod 600" in line
+    assert KEY not in line
 
 
 def test_no_other_site_s_page_may_ask():

@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from serving import KEY, ScriptedEngine, Server, until
 
 from fst_core import Message
-from fst_core.errors import EngineBusy, FstError
+from fst_core.errors import EngineBusy, FstError, UnsupportedParameter
 
 SEND = (Keys.CONTROL, Keys.ENTER)
 
@@ -265,6 +265,62 @@ def test_a_conversation_is_kept_on_the_page(chromium):
         assert page.written == ""
         assert not page.turns.is_displayed()
         page.assert_quiet()
+
+
+def test_the_oldest_turns_of_a_long_conversation_are_left_out_until_a_new_one(page, engine):
+    page.choose("chat")
+    assert not page.new.is_enabled()
+    for words in ("one " * 4, "two " * 4, "three " * 4):
+        page.text.send_keys(words.strip(), Keys.ENTER)
+        page.ends()
+    assert len(page.browser.find_elements(By.CSS_SELECTOR, "#turns .forgotten")) == 4
+    assert "oldest turns no longer fit" in page.status.text
+    assert engine.requests[-1].prompt == (Message("user", ("three " * 4).strip()),)
+    page.text.send_keys("a", Keys.ENTER)
+    page.ends()
+    assert engine.requests[-1].prompt == (Message("user", "a"),)
+    page.text.send_keys("b", Keys.ENTER)
+    page.ends()
+    assert [m.content for m in engine.requests[-1].prompt] == ["a", "Roses are red.", "b"]
+    page.new.click()
+    assert page.turns_of("user") == []
+    assert not page.back.is_enabled()
+    assert page.browser.switch_to.active_element == page.text
+    page.text.send_keys("c", Keys.ENTER)
+    page.ends()
+    assert engine.requests[-1].prompt == (Message("user", "c"),)
+
+
+def test_an_engine_that_cannot_count_is_sent_the_whole_conversation(opened, engine):
+    async def encode(prompt):
+        raise UnsupportedParameter("prompt", "there is no tokenizer")
+
+    opened.choose("chat")
+    opened.text.send_keys("one " * 20, Keys.ENTER)
+    opened.ends()
+    engine.encode = encode
+    engine.pieces = []
+    try:
+        opened.text.send_keys("two", Keys.ENTER)
+        opened.ends()
+    finally:
+        del engine.encode
+    assert len(engine.requests[-1].prompt) == 3
+    opened.assert_quiet(but="status of 400")  # which the browser itself says
+
+
+def test_the_reference_is_a_table_whose_columns_stand_apart(page):
+    page.browser.get(f"{page.server.root}/docs")
+    cell, head = (
+        page.browser.find_element(By.CSS_SELECTOR, f"table {each}") for each in ("td", "th")
+    )
+    assert int(cell.value_of_css_property("padding-right").partition("px")[0].partition(".")[0]) > 8
+    assert cell.value_of_css_property("text-align") == head.value_of_css_property("text-align")
+
+
+def test_the_icon_is_the_page_s(page):
+    icon = page.browser.find_element(By.CSS_SELECTOR, "link[rel=icon]").get_attribute("href")
+    assert icon == f"{page.server.root}/page.svg"
 
 
 def test_what_a_model_writes_is_text_and_nothing_else(page, engine):

@@ -15,6 +15,7 @@ from fst_telegram.store import Store
 from people import Group, Person, until
 
 from fst_core import Chunk
+from fst_core.errors import UserError
 from fst_core.settings import validate
 from fst_core.testing.echo import EchoEngine
 
@@ -41,6 +42,8 @@ class Recorder(EchoEngine):
         said = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
         if said == "hang":
             await asyncio.sleep(1000)
+        if said == "long":
+            raise UserError("the prompt has 281 ids, and the model takes 256: shorten the prompt")
         if said == "bug":
             raise RuntimeError(said)
         answer = said.partition("say:")[2] or f" {len(self.asked)}"
@@ -223,6 +226,26 @@ async def test_a_conversation_comes_as_a_file(bot_of):
                 {"role": "user", "content": "привет"}, {"role": "assistant", "content": " 1"},
             ]
         }  # fmt: skip
+
+
+async def test_what_continue_asked_for_is_no_turn_of_the_file(bot_of):
+    async with bot_of("trained") as bot:
+        alice = Person(bot.api)
+        await answered(alice, "a")
+        await answered(alice, "/continue")
+        await answered(alice, "b")
+        alice.says("/export")
+        document = await alice.chat.gets(lambda m: m.document)
+        turns = json.loads(document.content)["messages"]
+        assert [turn["content"] for turn in turns] == ["a", " 1 2", "b", " 3"]
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "too long"), ("ru", "слишком длинный")])
+async def test_a_text_longer_than_the_context_is_told_so(bot_of, language, words):
+    async with bot_of("trained") as bot:
+        alice = Person(bot.api, language=language)
+        alice.says("long")
+        assert "/new" not in (await alice.chat.gets(words)).text
 
 
 async def test_an_inline_query_is_answered_once_typing_has_ended(bot_of):

@@ -47,7 +47,7 @@ from fst_telegram.store import Answer, Store
 from pydantic import ValidationError
 
 from fst_core import Message as Turn
-from fst_core.errors import FstError, UserError
+from fst_core.errors import UserError
 from fst_core.plugins import registry
 from fst_core.settings import validate
 from fst_core.testing.echo import EchoEngine
@@ -285,6 +285,7 @@ async def _liked(path):
         await said("a", "good", 1, turn=1)
         await said("a", "worse, but later", turn=1)
         await said("b", "fine", 1)
+        await said("Go on.", "and more", 1, goes_on=True)
         await said("c", "not liked")
         await said("d", "bad", -1, conversation=2)
         await said("e", "good after bad", 1, conversation=2)
@@ -301,7 +302,7 @@ async def test_liked_conversations_are_read_by_jsonl(path, tmp_path):
     settings = validate(offer.settings_class(), {"train": str(tmp_path / "liked.jsonl")})
     chat, text = offer.build(settings).read("train")
     assert [(m.role, m.content) for m in chat.messages] == [
-        ("user", "a"), ("assistant", "good"), ("user", "b"), ("assistant", "fine"),
+        ("user", "a"), ("assistant", "good"), ("user", "b"), ("assistant", "fine and more"),
     ]  # fmt: skip
     assert text.text == "Once upon a time"
     assert sorted(p.name for p in tmp_path.glob("*liked*")) == ["liked.jsonl"]
@@ -530,7 +531,7 @@ async def test_a_token_that_telegram_does_not_know_ends_the_bot():
         async def __call__(self, method, request_timeout=None):
             raise TelegramUnauthorizedError(method, "Unauthorized")
 
-    with pytest.raises(FstError, match="does not know the bot's token"):
+    with pytest.raises(UserError, match="does not know this token"):
         await poll(Unknown(), None, [], asyncio.Event())
 
 
