@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -68,7 +67,9 @@ class Ending(torch.nn.Module):
 
 def test_what_is_drawn_depends_on_the_step_and_on_nothing_before_it(build):
     def drawn(sampling, step):
-        run = SampledRun("toy", sampling._file.parent, 228, Run("toy", Path(), 228), sampling)
+        run = SampledRun(
+            "toy", sampling._file.parent, 228, Run("toy", sampling._file.parent, 228), sampling
+        )
         run.metrics(step, {})
         return sampling(["the sea", "the sea"])
 

@@ -371,14 +371,14 @@ async def test_b5_an_allowed_group_that_becomes_a_supergroup_is_still_allowed(do
 
 async def test_b6_a_hundred_messages_at_once_are_one_answer_and_one_in_line(crowd):
     alice, bob = Person(crowd.api), Person(crowd.api, "Bob")
-    for n in range(100):
-        alice.says(f"tokens=40 speed=20 name=flood{n}x")
+    for n in range(100):  # a busy machine reads them all before the first is answered
+        alice.says(f"tokens=200 speed=20 name=flood{n}x")
     bob.says("tokens=3 name=calm")
     began = crowd.api.now()
     answer = await bob.chat.gets("calm3")
-    assert answer.at - began < 20  # of a clock ten times faster
-    await alice.chat.gets("flood0x40")
-    await alice.chat.gets("flood1x40")
+    assert answer.at - began < 40  # of a clock ten times faster
+    await alice.chat.gets("flood0x200")
+    await alice.chat.gets("flood1x200")
     alice.says("tokens=3 name=floodends")
     await alice.chat.gets("floodends3")  # whatever else waited in line would come before
     asked = [r["prompt"][-1][1].split("name=")[1] for r in crowd.asked_about("name=flood")]
@@ -386,7 +386,7 @@ async def test_b6_a_hundred_messages_at_once_are_one_answer_and_one_in_line(crow
     first, second, _ = crowd.asked_about("name=flood")
     assert second["times"]["asked"] >= first["times"]["ended"]
     assert crowd.api.pace.violations == []
-    assert len(crowd.api.calls_of(*COUNTED, chat=alice.id)) < 30
+    assert len(crowd.api.calls_of(*COUNTED, chat=alice.id)) < 50
 
 
 async def test_b6_a_hundred_commands_at_once_do_not_fill_a_chat(crowd):
@@ -396,7 +396,7 @@ async def test_b6_a_hundred_commands_at_once_do_not_fill_a_chat(crowd):
         alice.says("/help")
     alice.says("tokens=3 name=afterwards")
     answer = await alice.chat.gets("afterwards3")
-    assert answer.at - began < 40  # not a hundred seconds behind the replies
+    assert answer.at - began < 60  # not a hundred seconds behind the replies
     assert len(crowd.api.calls_of("sendMessage", chat=alice.id)) < 20
 
 
