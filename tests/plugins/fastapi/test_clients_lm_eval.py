@@ -86,7 +86,7 @@ def local_completions(server, model, **arguments):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of its import are its own
         from lm_eval.api.registry import get_model
-    given = {"model": "fst", "tokenizer": str(model), "max_length": 64, **arguments}
+    given = {"model": "tiny", "tokenizer": str(model), "max_length": 64, **arguments}
     return get_model("local-completions")(base_url=f"{server.url}/completions", **given)
 
 
