@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 from fakes import arguments_of
+from fakes.tiny import tiny, write
 
 # Lies on the path of every Python process of a test, workers of data loaders included.
 WATCH = """
@@ -35,33 +36,10 @@ with open(os.environ["WATCHED"], "a", encoding="utf-8") as file:
     file.write(f"{os.getpid()} begins -\\n")
 """
 LOCAL = {"127.0.0.1", "::1", "localhost", "0.0.0.0", "None"}
-PIPELINE = """
-[run]
-name = "tiny"
-[documents]
-use = "delimited"
-train = "train.txt"
-valid = "train.txt"
-[tokenizer]
-use = "bpe"
-vocab_size = 300
-[dataset]
-max_sample_length = 32
-[model]
-use = "gpt2"
-n_positions = 64
-n_embd = 16
-n_layer = 1
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 8
-[trainer.lightning]
-max_steps = 3
-[[evaluate]]
-use = "perplexity"
-"""
-TEXT = "\n[END_OF_DOCUMENT]\n".join(f"{n} roses are red and violets are blue" for n in range(40))
+PIPELINE = tiny(
+    'documents.valid="train.txt"', "tokenizer.use=bpe", "tokenizer.vocab_size=300",
+    'evaluate=[{use="perplexity"}]',
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -109,8 +87,7 @@ def test_the_watch_sees_what_leaves(watched):
 
 @pytest.mark.slow
 def test_nothing_leaves_the_machine_from_documents_to_a_served_text(watched, tmp_path):
-    (tmp_path / "pipeline.toml").write_text(PIPELINE)
-    (tmp_path / "train.txt").write_text(TEXT)
+    write(tmp_path, PIPELINE)
     for command in ("prepare", "train", "evaluate"):
         ends(*arguments_of(command, "pipeline.toml"))
     serving = subprocess.Popen(

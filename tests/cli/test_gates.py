@@ -7,32 +7,12 @@ import math
 import shutil
 
 import pytest
-from fakes import fst_fixture, spawn  # noqa: F401  # a fixture is used by its name
+from fakes import fst_fixture, spawn, tiny  # noqa: F401  # a fixture is used by its name
 
 from fst_core import Settings
 from fst_core.pipeline.gates import unmet
 
-PIPELINE = """
-[run]
-name = "tiny"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bytes"
-[dataset]
-max_sample_length = 32
-[model]
-use = "gpt2"
-n_positions = 64
-n_embd = 16
-n_layer = 1
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 8
-[trainer.lightning]
-max_steps = 3
+PIPELINE = f"""{tiny.PIPELINE}
 [[evaluate]]
 use = "perplexity"
 max_perplexity = 20
@@ -43,18 +23,13 @@ length = 4
 max_new_tokens = 8
 max_share = 0.5
 """
-TEXT = "\n[END_OF_DOCUMENT]\n".join(f"{n} roses are red and violets are blue" for n in range(40))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """What `fst run` made once, with what it printed."""
     place = tmp_path_factory.mktemp("made")
-    (place / "pipeline.toml").write_text(PIPELINE)
-    (place / "train.txt").write_text(TEXT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        done = spawn("run", timeout=180)
+    done = tiny.make(place, PIPELINE, timeout=180)
     return place, done
 
 

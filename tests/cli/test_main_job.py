@@ -18,40 +18,16 @@ from fakes import (  # fixtures are used by their names
     fst_fixture,  # noqa: F401
     spawn,
 )
+from fakes.tiny import PIPELINE, make, write
 
 from fst_core.artefacts import verify
 from fst_core.pipeline.sampling import Sampling
-
-PIPELINE = """
-[run]
-name = "tiny"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bytes"
-[dataset]
-max_sample_length = 32
-[model]
-use = "gpt2"
-n_positions = 64
-n_embd = 16
-n_layer = 1
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 8
-[trainer.lightning]
-max_steps = 3
-"""
-TEXT = "\n[END_OF_DOCUMENT]\n".join(f"{n} roses are red and violets are blue" for n in range(40))
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pipeline.toml").write_text(PIPELINE)
-    (tmp_path / "train.txt").write_text(TEXT)
+    write(tmp_path)
     return tmp_path
 
 
@@ -59,11 +35,7 @@ def folder(tmp_path, monkeypatch):
 def made(tmp_path_factory):
     """What `fst run` made once, with what it printed."""
     place = tmp_path_factory.mktemp("made")
-    (place / "pipeline.toml").write_text(PIPELINE)
-    (place / "train.txt").write_text(TEXT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        done = spawn("run", timeout=120)
+    done = make(place)
     return place, done
 
 

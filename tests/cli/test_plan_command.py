@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fakes import fst_fixture  # noqa: F401  # a fixture is used by its name
+from fakes.tiny import tiny, write
 
 from fst_core import Trainer
 from fst_core.dataset import Dataset
@@ -18,28 +19,6 @@ from fst_core.pipeline.forecast import forecast
 from fst_core.pipeline.pipeline import load_pipeline
 from fst_core.pipeline.stages import run_stages
 
-PIPELINE = """
-[run]
-name = "tiny"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bytes"
-[dataset]
-max_sample_length = 32
-[model]
-use = "gpt2"
-n_positions = 64
-n_embd = 16
-n_layer = 1
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 8
-[trainer.lightning]
-max_steps = 30
-"""
 # Long documents, beside which what stands between them does not count.
 TEXT = "\n[END_OF_DOCUMENT]\n".join(
     f"{n} roses are red and violets are blue" * 20 for n in range(200)
@@ -48,8 +27,7 @@ TEXT = "\n[END_OF_DOCUMENT]\n".join(
 
 @pytest.fixture(autouse=True)
 def folder(work):
-    (work / "pipeline.toml").write_text(PIPELINE)
-    (work / "train.txt").write_text(TEXT)
+    write(work, tiny("trainer.lightning.max_steps=30"), TEXT)
     return work
 
 

@@ -12,43 +12,17 @@ import urllib.request
 
 import pytest
 from fakes import arguments_of, environment_of, spawn
+from fakes.tiny import make, tiny
 
 from fst_core.cli.serve import _default_frontend
-
-PIPELINE = """
-[run]
-name = "roses"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bytes"
-[dataset]
-max_sample_length = 32
-[model]
-use = "gpt2"
-n_positions = 64
-n_embd = 16
-n_layer = 1
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 8
-[trainer.lightning]
-max_steps = 2
-"""
-TEXT = "\n[END_OF_DOCUMENT]\n".join(f"{n} roses are red and violets are blue" for n in range(40))
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A run's directory, made once."""
     place = tmp_path_factory.mktemp("served")
-    (place / "pipeline.toml").write_text(PIPELINE)
-    (place / "train.txt").write_text(TEXT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        done = spawn("run", timeout=120, OMP_NUM_THREADS="1")
+    pipeline = tiny("run.name=roses", "trainer.lightning.max_steps=2")
+    done = make(place, pipeline, OMP_NUM_THREADS="1")
     assert done.status == 0, done.err
     return place / "runs/roses/1"
 

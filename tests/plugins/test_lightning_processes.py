@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes.tiny import tiny, write
 
 from fst_core.artefacts.publish import numbered
 from fst_core.errors import UserError
@@ -19,37 +20,13 @@ from fst_core.pipeline.pipeline import load_pipeline
 from fst_core.pipeline.process import leads
 from fst_core.pipeline.stages import run_stages
 
-PIPELINE = """
-[run]
-name = "tiny"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bytes"
-[dataset]
-max_sample_length = 32
-valid_share = 0.2
-[model]
-use = "gpt2"
-n_positions = 64
-n_embd = 16
-n_layer = 1
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 4
-learning_rate = 0.001
-device = "cpu"
-precision = "fp32"
-dropout = 0.0
-checkpoint_every = 4
-log_text_samples = false
-[trainer.lightning]
-max_steps = 80
-accumulate_grad_batches = 2
-val_check_interval = 9
-"""
+PIPELINE = tiny(
+    "dataset.valid_share=0.2", "trainer.batch_size=4", "trainer.learning_rate=0.001",
+    "trainer.device=cpu", "trainer.precision=fp32", "trainer.dropout=0.0",
+    "trainer.checkpoint_every=4", "trainer.log_text_samples=false",
+    "trainer.lightning.max_steps=80", "trainer.lightning.accumulate_grad_batches=2",
+    "trainer.lightning.val_check_interval=9",
+)  # fmt: skip
 TEXT = "\n[END_OF_DOCUMENT]\n".join(
     f"{n} roses are red" + " and violets are blue" * (n % 3) for n in range(60)
 )
@@ -59,8 +36,7 @@ TOGETHER = ["-s", "trainer.lightning.devices=2", "-s", "trainer.lightning.strate
 
 @pytest.fixture(autouse=True)
 def folder(work):
-    (work / "pipeline.toml").write_text(PIPELINE)
-    (work / "train.txt").write_text(TEXT)
+    write(work, PIPELINE, TEXT)
     return work
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import spawn
+from fakes.tiny import tiny, write
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
@@ -310,31 +311,11 @@ def test_more_layers_than_there_are_cannot_be_frozen(base):
 # a run
 
 
-PIPELINE = """
-[run]
-name = "tuned"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bytes"
-[dataset]
-max_sample_length = 32
-[model]
-use = "pretrained"
-path = "base"
-[model.lora]
-rank = 4
-dropout = 0.1
-[trainer]
-use = "lightning"
-batch_size = 4
-checkpoint_every = 2
-device = "cpu"
-[trainer.lightning]
-max_steps = 6
-"""
-TEXT = "\n[END_OF_DOCUMENT]\n".join(f"{n} roses are red and violets are blue" for n in range(40))
+PIPELINE = tiny(
+    "run.name=tuned", "model.use=pretrained", "model.path=base", "model.lora.rank=4",
+    "model.lora.dropout=0.1", "trainer.batch_size=4", "trainer.checkpoint_every=2",
+    "trainer.device=cpu", "trainer.lightning.max_steps=6",
+)  # fmt: skip
 
 
 class Killed(BaseException):
@@ -346,8 +327,7 @@ def test_a_run_that_was_killed_goes_on_exactly(work):
     from fst_core.pipeline.pipeline import load_pipeline
     from fst_core.pipeline.stages import run_stages
 
-    (work / "pipeline.toml").write_text(PIPELINE)
-    (work / "train.txt").write_text(TEXT)
+    write(work, PIPELINE)
     torch.manual_seed(0)
     (work / "base").mkdir()
     bytes_tokenizer = registry().find("tokenizer", "bytes").build(None)

@@ -6,38 +6,13 @@ import warnings
 
 import pytest
 import torch
-from fakes import spawn
+from fakes.tiny import make, tiny
 from fst_engine.local import LocalEngine
 from fst_engine.settings import LocalSettings
 from fst_samplers.settings import StandardSettings
 from fst_samplers.standard import StandardSampler
 from serving import Server
 
-PIPELINE = """
-[run]
-name = "tiny"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bpe"
-vocab_size = 300
-[dataset]
-max_sample_length = 32
-[model]
-use = "gpt2"
-n_positions = 64
-n_embd = 32
-n_layer = 2
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 8
-learning_rate = 0.01
-[trainer.lightning]
-max_steps = 10
-"""
-TEXT = "\n[END_OF_DOCUMENT]\n".join(f"{n} roses are red and violets are blue" for n in range(40))
 PAIRS = [
     *((f"{n} roses are", f" red and violets {n} blue") for n in range(12)),
     ("", "roses are red"),
@@ -55,11 +30,11 @@ PAIRS = [
 def model(tmp_path_factory):
     """A model that FST made, on disk."""
     place = tmp_path_factory.mktemp("made")
-    (place / "pipeline.toml").write_text(PIPELINE)
-    (place / "train.txt").write_text(TEXT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        done = spawn("run", timeout=240)
+    settings = (
+        "tokenizer.use=bpe", "tokenizer.vocab_size=300", "model.n_embd=32", "model.n_layer=2",
+        "trainer.learning_rate=0.01", "trainer.lightning.max_steps=10",
+    )  # fmt: skip
+    done = make(place, tiny(*settings), timeout=240)
     assert done.status == 0, done.err
     return place / "runs/tiny/1/model"
 

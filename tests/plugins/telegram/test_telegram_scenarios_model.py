@@ -9,42 +9,17 @@ from bot_api_texts import accepted
 from bot_process import BotProcess
 from click.testing import CliRunner
 from fakes import spawn
+from fakes.tiny import make, tiny
 from people import Person, until
-
-PIPELINE = """
-[run]
-name = "tiny"
-[documents]
-use = "delimited"
-train = "train.txt"
-[tokenizer]
-use = "bytes"
-[dataset]
-max_sample_length = 32
-[model]
-use = "gpt2"
-n_positions = 4200
-n_embd = 16
-n_layer = 1
-n_head = 2
-[trainer]
-use = "lightning"
-batch_size = 8
-[trainer.lightning]
-max_steps = 3
-"""
-TEXT = "\n[END_OF_DOCUMENT]\n".join(f"{n} roses are red and violets are blue" for n in range(40))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a tiny model that continues texts, made by `fst run`."""
     place = tmp_path_factory.mktemp("model")
-    (place / "pipeline.toml").write_text(PIPELINE)
-    (place / "train.txt").write_text(TEXT)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        done = spawn("run", timeout=120)
+    # A model that has learned little may end a text before it begins, once in 259 times.
+    never_ends = 'sampler=[{use = "standard", logit_bias = {257 = -100}}]'
+    done = make(place, tiny("model.n_positions=4200", never_ends))
     assert done.status == 0, done.err
     return place
 
