@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 
+from fst_core.devices import device_counts, fastest_device
 from fst_core.errors import UserError
 
 __all__ = ["choose_device", "choose_dtype"]
@@ -23,13 +24,9 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: this machine, or this torch, has no such device.
     """
-    available = {
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-        "cpu": 1,
-    }
     if name == "auto":
-        return torch.device(next(kind for kind, count in available.items() if count))
+        return torch.device(fastest_device())
+    available = device_counts()
     device = torch.device(name)
     if (device.index or 0) >= available[device.type]:
         known = ", ".join(kind for kind, count in available.items() if count)

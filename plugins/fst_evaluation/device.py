@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fst_core.devices import device_counts, fastest_device
 from fst_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,14 +21,7 @@ def device(name: Device) -> torch.device:
     Raises:
         UserError: it is not here.
     """
-    here = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    chosen: str = name
-    if name == "auto":
-        chosen = next(name for name, is_here in here.items() if is_here)
-    if not here[chosen]:
+    chosen = fastest_device() if name == "auto" else name
+    if not device_counts()[chosen]:
         raise UserError(f'[[evaluate]] device = "{chosen}": torch finds none here')
     return torch.device(chosen)

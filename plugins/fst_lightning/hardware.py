@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from fst_core.devices import device_counts, fastest_device
 from fst_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,14 +23,9 @@ def accelerator(settings: LightningSettings) -> str:
     Raises:
         UserError: the device that the settings name is not here.
     """
-    here = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
     if settings.device == "auto":
-        return next(name for name, is_here in here.items() if is_here)
-    if not here[settings.device]:
+        return fastest_device()
+    if not device_counts()[settings.device]:
         raise UserError(f'[trainer] device = "{settings.device}": torch finds none here')
     return settings.device
 
