@@ -11,6 +11,7 @@ FstError                        the work failed (exit status 1)
     ├── MissingPlugin           an artefact names a plugin that is not installed
     ├── DocumentError           a document cannot be read
     ├── ArtefactError           a dataset, tokenizer or model is damaged or does not fit
+    ├── PromptTooLong           a prompt leaves the model no room
     └── UnsupportedParameter    an engine cannot honour a field of a request
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "MissingDependency",
     "MissingPlugin",
     "PluginError",
+    "PromptTooLong",
     "SettingsError",
     "UnknownComponent",
     "UnsupportedParameter",
@@ -94,6 +96,10 @@ class DocumentError(UserError):
 
 class ArtefactError(UserError):
     """A dataset, tokenizer or model is damaged, or does not fit what it is used with."""
+
+
+class PromptTooLong(UserError):
+    """A prompt leaves the model no room for what it is to generate."""
 
 
 class UnsupportedParameter(UserError):

@@ -96,7 +96,8 @@ class Engine(ABC):
 
         Raises:
             UnsupportedParameter: a field of the request cannot be honoured.
-            UserError: the prompt does not fit.
+            PromptTooLong: the prompt leaves no room.
+            UserError: a value is wrong.
             EngineBusy: too many requests are waiting.
         """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fst_core.errors import UserError
+from fst_core.errors import PromptTooLong, UserError
 from fst_engine.prompts import check_ids
 from fst_engine.row import Row
 
@@ -35,7 +35,8 @@ class Admission:
         """Return the row of a request whose prompt has these ids.
 
         Raises:
-            UserError: a value is wrong, or the prompt leaves no room.
+            PromptTooLong: the prompt leaves no room.
+            UserError: a value is wrong.
         """
         for name, optional in _NUMBERS.items():
             value = getattr(request, name)
@@ -65,7 +66,7 @@ class Admission:
         if wanted is not None and wanted < least:
             raise UserError(f"max_new_tokens = {wanted}: should be {least} or more")
         if room < (least if wanted is None else min(wanted, 1)):
-            raise UserError(
+            raise PromptTooLong(
                 f"the prompt has {prompt_length} ids, and the model takes {self._context_length}, "
                 "with what it generates: shorten the prompt"
             )

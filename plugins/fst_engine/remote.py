@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import httpx
 
 from fst_core import Chunk, Engine
-from fst_core.errors import EngineBusy, FstError, UnsupportedParameter, UserError, one_line
+from fst_core.errors import (
+    EngineBusy,
+    FstError,
+    PromptTooLong,
+    UnsupportedParameter,
+    UserError,
+    one_line,
+)
 from fst_engine.parameters import Parameters
 from fst_engine.prompts import is_conversation
 
@@ -321,12 +328,16 @@ def _refusal(answer: httpx.Response) -> FstError:
         said = json.loads(answer.content)
     except ValueError:
         said = {}
-    message = _message(said if isinstance(said, dict) else {}) or f"status {status}"
+    said = said if isinstance(said, dict) else {}
+    message = _message(said) or f"status {status}"
     if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}:
         wait = answer.headers.get("retry-after", "")  # a date is not worth its parsing
         return EngineBusy(f"the server is busy: {message}", int(wait) if wait.isdecimal() else None)
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         return FstError(f"the server refuses the key of key_env: {message}")
+    error = said.get("error")
+    if isinstance(error, dict) and error.get("code") == "context_length_exceeded":
+        return PromptTooLong(message)
     if httpx.codes.is_client_error(status):
         return UserError(message)
     return FstError(f"the server failed: {message}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
 
-from fst_core.errors import EngineBusy, UnsupportedParameter, UserError, one_line
+from fst_core.errors import EngineBusy, PromptTooLong, UnsupportedParameter, UserError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +28,6 @@ _NAMES: Final = {
     "prompt_logprobs": "logprobs",
 }
 """What fields of an engine's request are called in a client's."""
-_NO_ROOM: Final = "shorten the prompt"
-"""How engines end what they say of a prompt that leaves no room."""
 
 
 class ApiError(Exception):
@@ -94,13 +92,13 @@ def as_api_error(error: Exception, request_id: str, *, prompt: str = "prompt") -
         headers = {"retry-after": str(wait)}
         return ApiError(503, message, code="server_overloaded", headers=headers)
     # Other kinds of UserError are about what the operator installed, not about the request.
+    if isinstance(error, PromptTooLong):
+        return ApiError(400, message, code="context_length_exceeded", param=prompt)
     if isinstance(error, UnsupportedParameter) or type(error) is UserError:
         unsupported = isinstance(error, UnsupportedParameter)
         param = (
             error.parameter if isinstance(error, UnsupportedParameter) else _leading_name(message)
         )
-        if _NO_ROOM in message:
-            return ApiError(400, message, code="context_length_exceeded", param=prompt)
         param = prompt if param == "prompt" else _NAMES.get(param or "", param)
         code = "unsupported_parameter" if unsupported else "invalid_value"
         return ApiError(400, message, code=code, param=param)

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import secrets
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from aiogram.exceptions import AiogramError, TelegramBadRequest
 
 from fst_core import Request
-from fst_core.errors import EngineBusy, FstError, UserError, one_line
+from fst_core.errors import EngineBusy, FstError, PromptTooLong, UserError, one_line
 from fst_telegram.display import Display
 from fst_telegram.keyboards import under_answer
 from fst_telegram.outbox import ChatGone
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Answering"]
 
 _log = logging.getLogger(__name__)
-
-_NO_ROOM: Final = "shorten the prompt"
-"""How engines end what they say of a prompt that leaves no room."""
 
 
 class Answering:
@@ -101,10 +98,13 @@ class Answering:
             return "silent"
         except EngineBusy:
             return "busy" if not display.text else "failed"
+        except PromptTooLong:
+            _log.info("answer %d was refused: its prompt is too long", answer.id)
+            return "too long"
         except UserError as error:
             # Its words may be those of the prompt.
             _log.info("answer %d was refused: %s", answer.id, type(error).__name__)
-            return "too long" if _NO_ROOM in str(error) else "refused"
+            return "refused"
         except FstError as error:
             # A server that is asked may repeat the prompt in its words.
             _log.warning("answer %d: the engine failed: %s", answer.id, type(error).__name__)

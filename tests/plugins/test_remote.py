@@ -12,7 +12,7 @@ import pytest
 from fst_engine.remote import _refusal
 
 from fst_core import Message, Request
-from fst_core.errors import EngineBusy, FstError, UnsupportedParameter, UserError
+from fst_core.errors import EngineBusy, FstError, PromptTooLong, UnsupportedParameter, UserError
 from fst_core.pipeline.target import find_target
 from fst_core.plugins import registry
 from fst_core.settings import validate
@@ -268,6 +268,12 @@ def test_refusals_of_the_server_are_our_errors(servers, status, error, message):
 def test_how_long_a_busy_server_wants_to_be_left_alone_is_passed_on(header, seconds):
     answer = httpx.Response(503, headers={"retry-after": header}, json={})
     assert _refusal(answer).retry_after == seconds
+
+
+def test_a_prompt_that_is_too_long_for_the_server_is_too_long_here():
+    error = {"message": "shorter, please", "code": "context_length_exceeded"}
+    refused = _refusal(httpx.Response(400, json={"error": error}))
+    assert (type(refused), str(refused)) == (PromptTooLong, "shorter, please")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fst_telegram.store import Store
 from people import Group, Person, until
 
 from fst_core import Chunk
-from fst_core.errors import UserError
+from fst_core.errors import PromptTooLong
 from fst_core.settings import validate
 from fst_core.testing.echo import EchoEngine
 
@@ -43,7 +43,7 @@ class Recorder(EchoEngine):
         if said == "hang":
             await asyncio.sleep(1000)
         if said == "long":
-            raise UserError("the prompt has 281 ids, and the model takes 256: shorten the prompt")
+            raise PromptTooLong("the prompt has 281 ids, and the model takes 256: shorten the prompt")
         if said == "bug":
             raise RuntimeError(said)
         answer = said.partition("say:")[2] or f" {len(self.asked)}"
