@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fst_engine.cpu import CpuFunctions
+from fst_engine.attention import all_visible, use_own_attention
+from fst_engine.cpu import quicken
+from fst_engine.kernels import load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,10 +42,16 @@ class Forward:
         self.module = module
         self.supports_cache = supports_cache
         self._mode = _evaluating if in_training else nullcontext
-        self.cache_dtype = None if in_training else _wide(module, self.dtype, self.device)
+        self.cache_dtype: torch.dtype | None = None
         """What keys and values are kept in; None: what the module computes them in."""
-        on_cpu = not in_training and self.device.type == "cpu"
-        self._functions = CpuFunctions(module, pack=pack) if on_cpu else nullcontext()
+        self._tells_lengths = False
+        if not in_training and self.device.type == "cpu":
+            if pack:
+                quicken(module)
+            self._tells_lengths = use_own_attention(module)
+            if self._tells_lengths and load_kernels() is None and self.dtype.itemsize == 2:
+                # torch's attention takes several times as long in bf16, and would convert all anew.
+                self.cache_dtype = torch.float32
         self._vocab_size = vocab_size
         known = inspect.signature(module.forward).parameters
         # `transformers` 5.24 calls `cache` what it, and others, called `past_key_values` before.
@@ -65,19 +73,23 @@ class Forward:
         """
         device, dtype = self.device, self.dtype
         arguments: dict[str, Any] = {"use_cache": False}
+        said: AbstractContextManager[None] = nullcontext()
         if cache is not None:
             positions, visible = cache.begin(len(ids[0]), device)
             mask = torch.zeros(visible.shape, dtype=dtype, device=device)
+            mask = mask.masked_fill_(~visible, -torch.inf)[:, None]
+            if self._tells_lengths and len(ids[0]) == 1:
+                said = all_visible(mask, positions.view(-1) + 1)
             arguments = {
                 "position_ids": positions,
-                "attention_mask": mask.masked_fill_(~visible, -torch.inf)[:, None],
+                "attention_mask": mask,
                 self._cache_name: cache,
                 "use_cache": True,
             }
         # Not inference mode: a buffer that the module makes here may take part in its training.
         if self._keeps:
             arguments["logits_to_keep"] = keep
-        with self._mode(self.module), torch.no_grad(), self._functions:
+        with self._mode(self.module), torch.no_grad(), said:
             output = self.module(input_ids=torch.tensor(ids, device=device), **arguments)
         if cache is not None:
             cache.commit()
@@ -95,13 +107,6 @@ class Forward:
         """What the module computes in."""
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floating, torch.float32)
-
-
-def _wide(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> torch.dtype | None:
-    """Return float32 where attention is faster in it, if the module leaves attention to torch."""
-    config = getattr(module, "config", None)
-    by_torch = getattr(config, "_attn_implementation", None) == "sdpa"
-    return torch.float32 if by_torch and device.type == "cpu" and dtype.itemsize == 2 else None
 
 
 def attention_limits(

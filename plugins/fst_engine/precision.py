@@ -10,7 +10,7 @@ import torch
 from fst_core.devices import device_counts, fastest_device
 from fst_core.errors import UserError
 
-__all__ = ["choose_device", "choose_dtype"]
+__all__ = ["choose_device", "choose_dtype", "cpu_flags"]
 
 _DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CPUINFO: Final = Path("/proc/cpuinfo")
@@ -41,11 +41,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and bool(_cpu_flags() & _NATIVE_BF16)
+        native = device.type == "cpu" and bool(cpu_flags() & _NATIVE_BF16)
     return torch.bfloat16 if native else torch.float32
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """Return the processor's flags, as Linux tells them; elsewhere none."""
     try:
         lines = _CPUINFO.read_text("utf-8").splitlines()

@@ -1,0 +1,133 @@
+"""Attention on a CPU: of one new position a row by decode.cpp, of several by torch in float32."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from fst_engine.kernels import load_kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["all_visible", "use_own_attention"]
+
+_NAME: Final = "fst"
+_WIDEST: Final = 256
+"""The largest head_dim of decode.cpp."""
+_KERNELS: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bfloat16"}
+
+
+class _Rows(threading.local):
+    """What this thread's forward pass says of its rows, if each of them has one new position."""
+
+    mask: torch.Tensor | None = None
+    """The mask that says the same; attention under another one is not ours."""
+    lengths: torch.Tensor
+    """(rows,) int64: how many columns, from the first on, that position sees."""
+
+
+_ROWS: Final = _Rows()
+
+
+def use_own_attention(module: torch.nn.Module) -> bool:
+    """Let a module of `transformers` that leaves attention to torch use ours, and say if it does."""
+    config = getattr(module, "config", None)
+    if getattr(config, "_attn_implementation", None) != "sdpa":
+        return False
+    _register()
+    module.set_attn_implementation(_NAME)  # type: ignore[operator]  # to mypy a module's attributes are modules
+    return getattr(config, "_attn_implementation", None) == _NAME
+
+
+@contextmanager
+def all_visible(mask: torch.Tensor, lengths: torch.Tensor) -> Iterator[None]:
+    """While it lasts, a new position under this mask sees the first `lengths` (rows,) columns of its row."""
+    _ROWS.mask, _ROWS.lengths = mask, lengths
+    try:
+        yield
+    finally:
+        _ROWS.mask = None
+
+
+@functools.cache
+def _register() -> None:
+    """Make our attention known to `transformers`, with masks like those for torch's."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(_NAME, _attention)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **named: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as torch's attention does, in float32.
+
+    Args:
+        module: the layer; how many heads share keys and values may be read from it.
+        query: (rows, heads, new, head_dim).
+        key: (rows, key heads, columns, head_dim).
+        value: as the keys.
+        attention_mask: (rows, 1, new, columns), of booleans or to be added.
+        named: `scaling`, and what else `transformers` says to the attentions that it knows.
+
+    Returns:
+        (rows, new, heads, head_dim), and no weights.
+    """
+    is_known = attention_mask is not None and attention_mask is _ROWS.mask
+    if is_known and load_kernels() and _fits(query, key, value, named):
+        return _attend(query, key, value, named.get("scaling")), None
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if attention_mask is not None and attention_mask.is_floating_point():
+        attention_mask = attention_mask.float()
+    found, _ = sdpa_attention_forward(
+        module, query.float(), key.float(), value.float(), attention_mask, **named
+    )
+    return found.to(query.dtype), None
+
+
+def _fits(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, named: Mapping[str, Any]
+) -> bool:
+    """Say whether the kernel computes just this."""
+    width = query.shape[3]
+    return (
+        query.dtype in _KERNELS
+        and query.dtype == key.dtype == value.dtype
+        and width <= _WIDEST
+        and key.shape == value.shape
+        and key.shape[3] == width
+        and key.stride() == value.stride()
+        and key.stride()[2:] == (width, 1)
+        and named.get("position_bias") is None
+        and named.get("softcap") is None
+    )
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
+) -> torch.Tensor:
+    rows, heads, _, width = query.shape
+    if query.stride(1) != width or query.stride(3) != 1:
+        query = query.contiguous()
+    out = query.new_empty(rows, 1, heads, width)
+    kernel = getattr(load_kernels(), _KERNELS[query.dtype])
+    kernel(
+        *(each.data_ptr() for each in (query, key, value, out, _ROWS.lengths)),
+        *(rows, heads, key.shape[1], width, query.stride(0), key.stride(0), key.stride(1)),
+        width**-0.5 if scaling is None else scaling,
+        torch.get_num_threads(),
+    )
+    return out
