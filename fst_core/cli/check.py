@@ -28,7 +28,7 @@ def command(pipeline: Path | None, overrides: tuple[str, ...]) -> None:
     from fst_core.pipeline.pipeline import TABLES, load_pipeline
 
     checked = load_pipeline(pipeline, overrides, needs=True)
-    if problems := _documents(checked):
+    if problems := [*_documents(checked), *_trainer(checked)]:
         raise SettingsError(checked.file, problems)
     rows = [
         (part.place, part.offer.name, part.offer.provider)
@@ -41,6 +41,18 @@ def command(pipeline: Path | None, overrides: tuple[str, ...]) -> None:
     click.echo(f"{checked.file} is ok")
     for line in columns(rows):
         click.echo(printable(f"  {line}"))
+
+
+def _trainer(pipeline: Pipeline) -> list[str]:
+    """Return why the trainer cannot work here, such as a device that this machine has not."""
+    from fst_core.errors import FstError
+
+    try:
+        for part in pipeline.parts("trainer"):
+            part.build()
+    except FstError as error:
+        return [str(error)]
+    return []
 
 
 def _documents(pipeline: Pipeline) -> list[str]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from fst_core.pipeline.runs import PastRun
+    from collections.abc import Mapping
 
-_HEADER = ("RUN", "STATE", "STEPS", "VALID LOSS", "BITS PER BYTE", "PARAMETERS", "BEGUN", "GATES")
+_HEADER = ("RUN", "STATE", "STEPS", "VALID LOSS", "BITS PER BYTE", "PARAMETERS", "BEGUN", "NOTES")
 
 
 @click.command("runs")
@@ -23,14 +23,23 @@ _HEADER = ("RUN", "STATE", "STEPS", "VALID LOSS", "BITS PER BYTE", "PARAMETERS",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(name: str | None, root: Path, *, as_json: bool) -> None:
-    """List the runs below the root, or those of one NAME: the loss of the best validation, and more."""
+    """List the runs below the root, or those of one NAME: the loss of the best validation, and more.
+
+    A run is finished, running, failed (with an error, which is shown), or was interrupted; its steps
+    are those that it has completed. `fst train` goes on with one that failed or was interrupted.
+    """
     from fst_core.cli import printable
     from fst_core.cli.columns import columns
     from fst_core.pipeline.runs import past_runs
+    from fst_core.report.state import states
 
-    found = [run for run in past_runs(root) if name in (None, run.name)]
+    runs = [run for run in past_runs(root) if name in (None, run.name)]
+    found = [
+        {**run.summary(), "state": state.name, "error": state.error}
+        for run, state in zip(runs, states(runs), strict=True)
+    ]
     if as_json:
-        click.echo(json.dumps([run.summary() for run in found], indent=1, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
     if not found:
         click.echo(f"No runs{f' of {name}' if name else ''} below {root}.", err=True)
@@ -39,8 +48,8 @@ def command(name: str | None, root: Path, *, as_json: bool) -> None:
         click.echo(printable(line))
 
 
-def _row(run: PastRun) -> tuple[str, ...]:
-    said: dict[str, Any] = run.summary()
+def _row(said: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = [*said["unmet"], *([" ".join(said["error"].split())] if said["error"] else [])]
     return (
         f"{said['name']}/{said['number']}",
         said["state"],
@@ -49,7 +58,7 @@ def _row(run: PastRun) -> tuple[str, ...]:
         _number(said["bits_per_byte"], ".4f"),
         _number(said["parameters"], ",.0f"),
         time.strftime("%Y-%m-%d %H:%M", time.localtime(said["begun"])) if said["begun"] else "",
-        "; ".join(said["unmet"]) or "",
+        "; ".join(notes),
     )
 
 

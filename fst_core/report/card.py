@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,6 +18,7 @@ from fst_core.pipeline.figures import shown_value
 from fst_core.pipeline.runs import PastRun
 from fst_core.report.baselines import baselines, predicted
 from fst_core.report.plots import Points, line_plot
+from fst_core.report.state import record_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,6 +46,8 @@ _NAMES: Final = {
 
 def write_report(directory: Path, error: str | None = None) -> Path:
     """Write the run card of a run as it is now, and return its path; `error` is what ended it."""
+    if error:
+        record_error(directory, error)
     run = PastRun(directory)
     card = _Card(run, _held_out(run), error)
     (directory / _FOLDER).mkdir(exist_ok=True)
@@ -330,7 +334,8 @@ class _Card:
         if self.run.samples:
             yield "## What it wrote"
             for prompt, text in self.run.samples.items():
-                yield "\n".join("    " + line for line in (prompt + text).split("\n"))
+                yield f"From {_code(prompt)}:" if prompt else "From nothing:"
+                yield "\n".join("    " + line for line in text.split("\n"))
         yield "## What it was made of"
         yield f"```toml\n{self.run.tables.strip()}\n```"
         yield f"All settings, versions and digests are in `model/{MANIFEST}`; `fst compare` tells runs apart."
@@ -343,6 +348,12 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _code(text: str) -> str:
+    """Return a text as Markdown shows it verbatim, on one line."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {' '.join(text.split())} {fence}"
 
 
 def _joined(names: list[str]) -> str:

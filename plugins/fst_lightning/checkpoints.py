@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,12 +25,21 @@ from fst_core.pipeline.process import leads
 from fst_lightning.randomness import Randomness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["Checkpoint", "Checkpoints", "State", "load_module", "module_tensors"]
 
 _log = logging.getLogger(__name__)
+
+_PLACE = (
+    "dataset", "seed", "trainer.batch_size", "trainer.batch_tokens",
+    "trainer.lightning.accumulate_grad_batches", "trainer.lightning.limit_train_batches",
+    "trainer.lightning.overfit_batches",
+)  # fmt: skip
+"""What says which samples an epoch's n-th batch has."""
+_MEASURE = ("dataset", "trainer.lightning.limit_val_batches")
+"""What says on which samples a validation is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class State:
     validated: bool = False
     """Whether a validation that was due after this step is done."""
     loss: float | None = None
-    """The loss of this step."""
+    """The loss of this step, or of the last one before it that was not skipped."""
     valid_loss: float | None = None
     """The loss of the last validation."""
     best_step: int | None = None
@@ -54,17 +63,23 @@ class State:
     best_loss: float | None = None
     """That loss."""
     tokens: int = 0
-    """Target ids that were trained on."""
+    """Target ids that were trained on, those of skipped steps among them."""
     seconds: float = 0.0
     """Time that training took, without validation, sampling and checkpoints."""
+    elapsed: float = 0.0
+    """Time that it took with them."""
     total: int | None = None
-    """The number of all steps, where `minutes` has decided it."""
+    """The number of all steps, where `minutes` decides it, as it was last found."""
     pieces: int = 1
     """Into how many pieces a batch is divided to fit into memory."""
     worse: int = 0
     """Validations in a row that were not the best."""
     best_bits_per_byte: float | None = None
     """Bits per byte of the best validation."""
+    skips: int = 0
+    """Steps in a row, this one among them, that were skipped because they were not finite."""
+    skipped: int = 0
+    """All such steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,8 @@ class Checkpoint:
     state: State
     numbers: Mapping[str, Any]
     """The random state's numbers."""
+    identity: Mapping[str, Any]
+    """What training depended on."""
 
     def module(self) -> dict[str, torch.Tensor]:
         """Return the module's tensors by name."""
@@ -95,16 +112,20 @@ class Checkpoints:
     Args:
         directory: where they are; made if it is not there.
         kept: how many of the last are kept.
-        identity: what training depends on; a run is resumed only if it is the same.
+        identity: what training depends on; a run is resumed only if it is the same, or
+        overridden: if the user wants it resumed all the same.
 
     Raises:
         FstError: the directory cannot be written.
     """
 
-    def __init__(self, directory: Path, kept: int, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, kept: int, identity: Mapping[str, Any], *, overridden: bool = False
+    ) -> None:
         self.directory = directory
         self.kept = kept
         self.identity = Fingerprint(**identity)
+        self.overridden = overridden
         self.last: int | None = None
         """The step of the newest sound checkpoint, which may still be being written."""
         self._writing: threading.Thread | None = None
@@ -124,8 +145,7 @@ class Checkpoints:
         if not path.is_file():
             return None
         record: dict[str, Any] = json.loads(path.read_bytes())
-        self._check(record["identity"])
-        return record
+        return None if self._differs(record["identity"]) else record
 
     def finish(self, figures: Mapping[str, float], step: int) -> dict[str, Any]:
         """Record that training is done, and which step's weights it ends with (0: those it began with)."""
@@ -150,7 +170,7 @@ class Checkpoints:
                 _log.warning("%s. Going on from an earlier checkpoint", error)
             else:
                 self.last = step
-                return checkpoint
+                return self._fitting(checkpoint)
         return None
 
     def open(self, step: int) -> Checkpoint:
@@ -163,8 +183,9 @@ class Checkpoints:
         directory = self._path(step)
         verify(directory)
         record = json.loads((directory / "state.json").read_bytes())
-        self._check(record["identity"])
-        return Checkpoint(directory, State(**record["state"]), record["random"])
+        self._differs(record["identity"])
+        state = State(**record["state"])
+        return Checkpoint(directory, state, record["random"], record["identity"])
 
     def save(
         self,
@@ -250,12 +271,38 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step:06d}"
 
-    def _check(self, identity: Mapping[str, Any]) -> None:
-        if different := self.identity.differences(identity):
+    def _differs(self, identity: Mapping[str, Any]) -> bool:
+        """Return whether something was written by a training of something else.
+
+        Raises:
+            UserError: it was, and the user has not said to go on all the same.
+        """
+        different = self.identity.differences(identity)
+        if different and not self.overridden:
             raise UserError(
                 f"{self.directory}: written by a training of something else: "
                 f"{'; '.join(different)}. Start a new run"
             )
+        return bool(different)
+
+    def _fitting(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Return a checkpoint without what does not hold for the training that goes on from it."""
+
+        def changed(names: Sequence[str]) -> bool:
+            known = checkpoint.identity
+            return any(known.get(name) != self.identity.fields.get(name) for name in names)
+
+        state = checkpoint.state
+        if changed(_PLACE):  # the epoch begins anew
+            state = replace(state, batch=0, validated=True)
+        if changed(_MEASURE):
+            state = replace(
+                state, valid_loss=None, best_step=None, best_loss=None, best_bits_per_byte=None,
+                worse=0,
+            )  # fmt: skip
+        if changed(["trainer.minutes"]):
+            state = replace(state, total=None)
+        return replace(checkpoint, state=state)
 
 
 def module_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:

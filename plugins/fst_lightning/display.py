@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from fst_lightning.checkpoints import State
 
-__all__ = ["Display", "Silent", "display", "sampled", "validated"]
+__all__ = ["Display", "Pace", "Silent", "display", "sampled", "validated"]
 
 EVERY = 10.0
-"""Seconds from one line to the next."""
+"""Seconds from one line to the next, and from one validation that is told to the next."""
 SHOWN = 200
 """Characters of a sample that are shown."""
 LEAST = len("training") + 8 + len("100:00:00") + 4
@@ -78,6 +78,30 @@ def _plain(text: str) -> str:
     """Return a text on one line, its control characters written out: a model may write any."""
     spaced = " ".join(text.split())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in spaced)
+
+
+class Pace:
+    """Tells of validations, which are many where there is little data: of the first, then now and then.
+
+    The last one is told at the end in any case.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._told: float | None = None
+        self._rest: list[str] = []
+
+    def say(self, lines: list[str]) -> None:
+        """Show the lines of a validation, or keep them while the last ones are new."""
+        self._rest = lines
+        if self._told is None or time.monotonic() - self._told >= EVERY:
+            self.finish()
+
+    def finish(self) -> None:
+        """Show what is kept."""
+        for line in self._rest:
+            self._display.say(line)
+        self._told, self._rest = time.monotonic(), []
 
 
 class Silent:
@@ -174,7 +198,7 @@ class Lines:
 
 def _figures(state: State, tokens_per_second: float) -> list[str]:
     """Return what is told of a step, the most important first."""
-    parts = [f"loss {state.loss:.4f}"]
+    parts = [] if state.loss is None else [f"loss {state.loss:.4f}"]
     if state.valid_loss is not None:
         parts.append(f"validation loss {state.valid_loss:.4f}")
     parts.append(f"{tokens_per_second:,.0f} tokens/s")

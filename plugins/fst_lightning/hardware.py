@@ -25,8 +25,13 @@ def accelerator(settings: LightningSettings) -> str:
     """
     if settings.device == "auto":
         return fastest_device()
-    if not device_counts()[settings.device]:
-        raise UserError(f'[trainer] device = "{settings.device}": torch finds none here')
+    found, wanted = device_counts()[settings.device], settings.lightning.devices
+    if not found:
+        raise UserError(
+            f'[trainer] device = "{settings.device}": torch finds none here. "auto" takes what there is'
+        )
+    if settings.device != "cpu" and isinstance(wanted, int) and wanted > found:
+        raise UserError(f"[trainer] lightning.devices = {wanted}: torch finds {found} here")
     return settings.device
 
 

@@ -12,7 +12,7 @@ import torch
 
 from fst_core.errors import FstError
 from fst_lightning.checkpoints import module_tensors
-from fst_lightning.display import sampled, validated
+from fst_lightning.display import Pace, sampled, validated
 from fst_lightning.optimizer import optimizer_tensors
 from fst_lightning.randomness import Randomness, seed_everything, seed_of
 from fst_lightning.signals import Interrupted
@@ -56,7 +56,7 @@ class Keeper(pl.Callback):
         signals: Signals,
         sample: Callable[[Sequence[str]], list[str]],
         budget: Budget | None,
-        fixed: Callable[[int], None],
+        fixed: Callable[[int, int], None],
         valid_bytes: int,
         flops: tuple[float, float] | None,
     ) -> None:
@@ -69,11 +69,12 @@ class Keeper(pl.Callback):
         self.checkpoints = checkpoints
         self.record = record
         self.display = display
+        self.validations = Pace(display)
         self.signals = signals
         self.sample = sample
         self.budget = budget
         self.fixed = fixed
-        """Takes note of the number of steps that `budget` gives."""
+        """Takes note of the number of steps that `budget` gives, and of the step after which it does."""
         self.valid_bytes = valid_bytes
         """UTF-8 bytes of a whole validation; 0: they are not known."""
         self.flops = flops
@@ -85,6 +86,8 @@ class Keeper(pl.Callback):
         self._resting = randomness  # the generators while validation may draw from them
         self._began = state.seconds
         self._clock = _Clock(state.seconds)
+        self._elapsed = _Clock(state.elapsed)
+        self._validation_began = 0.0
         self._logged = _Reading(state.tokens, state.seconds)
 
     def on_train_start(self, trainer: pl.Trainer, language: pl.LightningModule) -> None:  # noqa: ARG002  # Lightning's hook
@@ -96,10 +99,12 @@ class Keeper(pl.Callback):
             self.randomness.restore()
         self._remember()
         self.language.pieces = self.state.pieces
+        self.language.skips = self.state.skips
         self.language.rewind = self.rewind
         self.language.tell = self.display.say
         trainer.should_stop |= self._is_over()
         self._clock.start()
+        self._elapsed.start()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop here if a signal came, and write a checkpoint if one is due."""
@@ -121,29 +126,37 @@ class Keeper(pl.Callback):
         self._complete = trainer.global_step > self.state.step
         if not self._complete:
             return
-        figures = self.language.figures
+        figures, skips = self.language.figures, self.language.skips
+        if skips:
+            figures = {name: value for name, value in figures.items() if name == "learning_rate"}
+            figures["skipped_steps"] = self.state.skipped + 1
+            self._restore_buffers()  # what is not finite has gone through them
         self.state = state = replace(
             self.state,
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             batch=batch_index + 1,
             validated=False,
-            loss=figures["loss"],
+            loss=figures.get("loss", self.state.loss),
             tokens=self.state.tokens + self.language.targets,
             seconds=self._clock.seconds,
+            elapsed=self._elapsed.seconds,
             pieces=self.language.pieces,
+            skips=skips,
+            skipped=self.state.skipped + bool(skips),
         )
         if self.batches.rank:
             self._reseed()
         self._remember()
         self._fix_total(trainer)
         self.due |= state.step % self.settings.checkpoint_every == 0
-        if state.step % (self.settings.lightning.log_every_n_steps or 1) == 0:
+        if skips or state.step % (self.settings.lightning.log_every_n_steps or 1) == 0:
             self._log_step(figures)
 
     def on_validation_start(self, trainer: pl.Trainer, language: pl.LightningModule) -> None:  # noqa: ARG002  # Lightning's hook
         """Keep validation and sampling from changing what training draws."""
         self._clock.stop()
+        self._validation_began = self._elapsed.seconds
         self._resting = Randomness.capture()
 
     def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -157,10 +170,12 @@ class Keeper(pl.Callback):
             FstError: the loss is not finite.
         """
         if self.state.step and not trainer.sanity_checking:
-            self._validated(trainer)
-            self._write_samples()
+            self.validations.say([self._validated(trainer), *self._write_samples()])
             # In the midst of a step's batches, a run that goes on from the last step does them again.
-            self.state = replace(self.state, validated=self._complete)
+            elapsed = self._elapsed.seconds
+            self.state = replace(self.state, validated=self._complete, elapsed=elapsed)
+            if self.budget is not None:
+                self.budget.validated(elapsed - self._validation_began)
             trainer.should_stop |= self._is_over()
         self._resting.restore()
         self._clock.start()
@@ -180,8 +195,7 @@ class Keeper(pl.Callback):
     def rewind(self) -> None:
         """Put generators and buffers back to where the last completed step left them."""
         self.randomness.restore()
-        for name, buffer in self.language.module.named_buffers():
-            buffer.copy_(self._buffers[name])
+        self._restore_buffers()
 
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint of the last completed step, unless there is one."""
@@ -201,6 +215,7 @@ class Keeper(pl.Callback):
 
     def tell_interrupted(self) -> None:
         """Say what a person who stopped training can go on from."""
+        self.validations.finish()
         step = self.checkpoints.last
         if step:
             said = f"after step {step}; the same command goes on from there"
@@ -216,15 +231,21 @@ class Keeper(pl.Callback):
         if self.flops is not None and self.state.seconds:
             share = self.state.tokens / self.state.seconds * self.flops[0] / self.flops[1]
             mfu = f"{share:.1%}"
+        skipped = f", {self.state.skipped} of them skipped" if self.state.skipped else ""
         return (
-            f"trained {self.state.step} steps: {min(1, self.batches.waited / seconds):.1%} of the time "
-            f"waiting for data, {padding:.1%} padding, MFU {mfu}"
+            f"trained {self.state.step} steps{skipped}: "
+            f"{min(1, self.batches.waited / seconds):.1%} of the time waiting for data, "
+            f"{padding:.1%} padding, MFU {mfu}"
         )
 
     def _remember(self) -> None:
         self.randomness = Randomness.capture()
         buffers = self.language.module.named_buffers()
         self._buffers = {name: buffer.clone() for name, buffer in buffers}
+
+    def _restore_buffers(self) -> None:
+        for name, buffer in self.language.module.named_buffers():
+            buffer.copy_(self._buffers[name])
 
     def _reseed(self) -> None:
         """Draw anew, by a function of the step: nothing of this process has to be kept."""
@@ -247,14 +268,17 @@ class Keeper(pl.Callback):
         return patience is not None and self.state.worse >= patience
 
     def _fix_total(self, trainer: pl.Trainer) -> None:
-        if self.budget is None or self.state.total is not None:
+        if self.budget is None:
             return
-        total = self.budget.total(self.state.step, self.state.seconds, self.state.tokens)
+        state, total = self.state, None
+        if not self.batches.rank:
+            total = self.budget.total(state.step, state.elapsed, state.tokens)
         if trainer.world_size > 1:
-            total = trainer.strategy.broadcast(total)
+            mine = torch.tensor(total or 0, device=self.language.device)
+            total = int(trainer.strategy.reduce(mine, reduce_op="max").item()) or None
         if total is not None:
-            self.state = replace(self.state, total=total)
-            self.fixed(total)
+            self.state = replace(state, total=total)
+            self.fixed(state.step, total)
 
     def _log_step(self, figures: dict[str, float]) -> None:
         state = self.state
@@ -278,7 +302,8 @@ class Keeper(pl.Callback):
         self._log(figures)
         self.display.step(state, speed)
 
-    def _validated(self, trainer: pl.Trainer) -> None:
+    def _validated(self, trainer: pl.Trainer) -> str:
+        """Take note of a validation, and return a line about it."""
         step, loss = self.state.step, self.language.valid_loss
         if not math.isfinite(loss):
             raise FstError(f"step {step}: the validation loss is {loss:g}. Lower learning_rate")
@@ -298,16 +323,16 @@ class Keeper(pl.Callback):
             )
             self.due = True
         self._log(figures)
-        self.display.say(validated(self.state, figures))
+        return validated(self.state, figures)
 
-    def _write_samples(self) -> None:
+    def _write_samples(self) -> list[str]:
+        """Let the model write, and return a line about each text."""
         prompts = self.settings.sample_prompts
         if self.record is None or not (self.settings.log_text_samples and prompts):
-            return
+            return []
         texts = self.sample(prompts)
         self.record.samples(self.state.step, prompts, texts)
-        for prompt, text in zip(prompts, texts, strict=True):
-            self.display.say(sampled(prompt, text))
+        return [sampled(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
 
     def _log(self, figures: dict[str, float]) -> None:
         if self.record is not None:

@@ -26,6 +26,8 @@ __all__ = ["LanguageModule"]
 
 _MANY_LOGITS = 2**26
 """Logits of a batch, 256 MiB in fp32, from which on they are computed in chunks."""
+_SKIPS = 3
+"""Steps in a row that are skipped at most: then it is not the samples of one step that are at fault."""
 
 
 class LanguageModule(pl.LightningModule):
@@ -61,6 +63,8 @@ class LanguageModule(pl.LightningModule):
         """Whether the optimizer may be changing weights right now."""
         self.figures: dict[str, float] = {}
         """Of the last step: loss, learning_rate, gradient_norm."""
+        self.skips = 0
+        """Steps in a row, the last one among them, that changed no weights because they were not finite."""
         self.targets = 0
         """The number of target ids of the current step."""
         self.tokens = self.size = 0
@@ -141,10 +145,10 @@ class LanguageModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the whole step's gradient; the weights have not changed yet.
+        """Clip the whole step's gradient, or drop it; the weights have not changed yet.
 
         Raises:
-            FstError: the loss or the gradient is not finite.
+            FstError: the loss or the gradient is not finite, and the step is not to be skipped.
         """
         trained = [p for p in self.module.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
@@ -155,7 +159,9 @@ class LanguageModule(pl.LightningModule):
         rate = float(optimizer.param_groups[0]["lr"])
         self.figures = {"loss": loss, "learning_rate": rate, "gradient_norm": size}
         if not (math.isfinite(loss) and math.isfinite(size)):
-            raise FstError(self._diverged(loss, size))
+            self._skip(loss, size)
+            return
+        self.skips = 0
         if gradient_clip_val and gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(trained, gradient_clip_val)
         elif gradient_clip_val:
@@ -256,13 +262,24 @@ class LanguageModule(pl.LightningModule):
             self._chunked = None
         return self._chunked is not None
 
-    def _diverged(self, loss: float, norm: float) -> str:
+    def _skip(self, loss: float, norm: float) -> None:
+        """Let a step that is not finite change nothing: AdamW passes over what has no gradient.
+
+        Raises:
+            FstError: it is not to be skipped, or too many before it were.
+        """
         samples = torch.cat([batch.indices for batch in self._batches]).tolist()
         shown = ", ".join(map(str, samples[:16])) + (", ..." if len(samples) > 16 else "")
-        return (
+        said = (
             f"step {self.trainer.global_step + 1}: the loss is {loss:g} and the gradient's norm "
-            f"{norm:g}, with training samples {shown}. Lower learning_rate, or raise num_warmup_steps"
+            f"{norm:g}, with training samples {shown}"
         )
+        if self.settings.on_nan == "stop" or self.skips == _SKIPS:
+            after = f", after {self.skips} such steps in a row" if self.skips else ""
+            raise FstError(f"{said}{after}. Lower learning_rate, or raise num_warmup_steps")
+        self.skips += 1
+        self.module.zero_grad()
+        self.tell(f"{said}. The step is skipped; no weights change")
 
 
 def _divided(batch: MicroBatch, pieces: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

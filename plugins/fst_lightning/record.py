@@ -42,8 +42,7 @@ class Record:
             for index, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
                 line = {"step": step, "prompt": prompt, "text": text}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                verbatim = "\n".join("    " + part for part in (prompt + text).split("\n"))
-                self._writer.add_text(f"sample_{index}", verbatim, step)  # TensorBoard: Markdown
+                self._writer.add_text(f"sample_{index}", _apart(prompt, text), step)
             file.flush()
             os.fsync(file.fileno())  # before a checkpoint says that they are written
 
@@ -54,6 +53,15 @@ class Record:
     def close(self) -> None:
         """Write out what is buffered, and end."""
         self._writer.close()
+
+
+def _apart(prompt: str, text: str) -> str:
+    """Return a prompt and what was written from it as TensorBoard's Markdown, each verbatim."""
+    parts = [("prompt", prompt), ("what it wrote", text)] if prompt else [("what it wrote", text)]
+    verbatim = (
+        (name, "\n".join("    " + line for line in content.split("\n"))) for name, content in parts
+    )
+    return "\n\n".join(f"**{name}**\n\n{content}" for name, content in verbatim)
 
 
 def _before(path: Path, state: State) -> list[bytes]:

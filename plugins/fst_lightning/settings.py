@@ -39,6 +39,8 @@ class LightningSettings(Settings):
     """Where each cosine ends, as a share of the learning rate."""
     dropout: Share | Literal["auto", "model"] = "auto"
     """A number; `model` keeps the model's; `auto` too, but has none where text is seen 4 times at most."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """At a loss or gradient that is not finite: end training, or skip the step, 3 in a row at most."""
     unlikelihood_alpha: float = Field(0.0, ge=0)
     """How much it counts that ids which a text has had already are unlikely (Welleck et al. 2019)."""
     chunked_loss: bool | Literal["auto"] = "auto"
@@ -48,7 +50,7 @@ class LightningSettings(Settings):
     log_text_samples: bool = True
     """Whether texts are generated and logged at each validation."""
     sample_prompts: tuple[str, ...] = ("",)
-    """What these texts begin with, a text each; an empty one lets the model begin by itself."""
+    """What they go on from, a text each ("": nothing); in conversations, what a user says."""
     checkpoint_every: int = Field(500, ge=1)
     """Steps from one checkpoint to the next; a validation that is the best so far writes one too."""
     checkpoints_kept: int = Field(2, ge=1)

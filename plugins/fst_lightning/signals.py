@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training stops between two batches, where it can go on later."""
+"""Ctrl-C, SIGTERM, and SIGUSR1 of a cluster: training stops between two batches, where it can go on later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
     def ending(self) -> BaseException:
-        """Return what Python itself raises for the signal; SIGTERM ends with status 143."""
+        """Return what Python itself raises for Ctrl-C, and status 143 for SIGTERM, 138 for SIGUSR1."""
         if self.number == signal.SIGINT:
             return KeyboardInterrupt()
         return SystemExit(128 + self.number)
@@ -74,4 +74,7 @@ class Signals:
         self.received = number
 
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_NUMBERS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
+"""SIGUSR1 is what SLURM is mostly asked to send before a job's time is over; Windows has none."""

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fst_core import Trainer
+from fst_core.pipeline.override import is_overridden
 from fst_lightning.checkpoints import Checkpoints, load_module
+from fst_lightning.hardware import accelerator
 from fst_lightning.quiet import quiet
 from fst_lightning.signals import Signals
 from fst_lightning.training import Training, planned_steps
@@ -44,12 +46,19 @@ class LightningTrainer(Trainer):
             "lightning.profiler",
             "lightning.strategy",
             "log_text_samples",
+            "on_nan",
             "peak_tflops",
             "sample_prompts",
         }
     )
 
     def __init__(self, settings: LightningSettings) -> None:
+        """Take the settings, and see that their device is here: a pipeline's trainer is built before any work.
+
+        Raises:
+            UserError: the device that the settings name is not here.
+        """
+        accelerator(settings)
         self.settings = settings
 
     def fit(
@@ -75,6 +84,7 @@ class LightningTrainer(Trainer):
             run.directory / "checkpoints",
             self.settings.checkpoints_kept,
             self._identity(dataset, run),
+            overridden=is_overridden(run.directory),
         )
         done = checkpoints.finished()
         if done is None:

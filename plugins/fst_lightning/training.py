@@ -84,13 +84,17 @@ class Training:
         settings, trainer, batches = self.settings, self.trainer, self.batches
         valid = ValidationBatches(self.dataset.valid, settings, batches.rank, batches.world)
         total = _steps(trainer, batches.count)
+        budget = self._budget()
+        found = [] if budget is None else budget.before(self.state.step)
         schedule = Schedule(
-            total,
+            total if budget is None else None,
             settings.num_warmup_steps,
             settings.num_cycles,
             settings.min_learning_rate_share,
             longest_warmup(settings),
         )
+        for after, number in found:
+            schedule.expect(number, after)
         rate = settings.learning_rate
         if rate is None:
             rate = learning_rate(self.module, collate(self.dataset.train, _FIRST))
@@ -109,17 +113,18 @@ class Training:
             closing(Silent() if follows else Record(self.run.directory, self.state)) as record,
         ):
 
-            def fix(total: int) -> None:
-                schedule.total = total
+            def fix(after: int, total: int) -> None:
+                if schedule.total is None:
+                    shown.say(f"{settings.minutes:g} minutes are about {total} steps")
+                    self._set_dropout(total, shown)
+                schedule.expect(total, after)
                 trainer.fit_loop.epoch_loop.max_steps = total
                 shown.expect(total)
-                shown.say(f"{settings.minutes:g} minutes are {total} steps")
-                self._set_dropout(total, shown)
 
             if settings.learning_rate is None:
                 shown.say(f"learning rate {rate:.2g}, by the number of parameters")
-            if total is not None:
-                self._set_dropout(total, shown)
+            if total is not None:  # of `minutes`, the first number that was found
+                self._set_dropout(found[0][1] if found else total, shown)
             keeper = Keeper(
                 self.state,
                 randomness,
@@ -132,13 +137,14 @@ class Training:
                 display=shown,
                 signals=self.signals,
                 sample=sample,
-                budget=self._budget(),
+                budget=budget,
                 fixed=fix,
                 valid_bytes=valid_bytes,
                 flops=self._flops(),
             )
             trainer.callbacks.append(keeper)  # type: ignore[attr-defined]  # set by a connector
             self._fit(keeper, language, valid)
+            keeper.validations.finish()
             shown.say(keeper.summary())
         last = keeper.state
         return self.checkpoints.finish(_figures(last), last.best_step or last.step)
@@ -213,7 +219,7 @@ class Training:
         corpus = Corpus(
             self.dataset.train.tokens / steps, valid_tokens, self._validation_steps(steps)
         )
-        return Budget(self.settings.minutes, corpus)
+        return Budget(self.settings.minutes, corpus, self.checkpoints.directory / "minutes.json")
 
     def _validation_steps(self, steps: int) -> float:
         """Return the steps from one validation to the next."""
@@ -313,6 +319,8 @@ def _figures(state: State) -> dict[str, float]:
         figures["best_step"] = state.best_step
         figures["valid_loss"] = state.best_loss
         figures["perplexity"] = math.exp(min(state.best_loss, 700.0))
+    if state.skipped:
+        figures["skipped_steps"] = state.skipped
     if state.best_bits_per_byte is not None:
         figures["bits_per_byte"] = state.best_bits_per_byte
     return figures

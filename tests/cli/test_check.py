@@ -186,6 +186,27 @@ def test_check_looks_at_what_the_pipeline_begins_from(fst, text, told):
     assert told in done.err
 
 
+@pytest.mark.usefixtures("documents")
+def test_a_device_that_is_not_here_is_told_before_any_work(fst):
+    import torch
+
+    device = "mps" if torch.cuda.is_available() else "cuda"
+    Path("pipeline.toml").write_text(
+        '[documents]\nuse = "text"\ntrain = "documents"\n[tokenizer]\nuse = "bytes"\n'
+        f'[model]\nuse = "gpt2"\n[trainer]\nuse = "lightning"\ndevice = "{device}"\n'
+    )
+    told = f'[trainer] device = "{device}": torch finds none here. "auto" takes what there is'
+    done = fst("check")
+    assert (done.status, done.out) == (2, "")
+    assert f"pipeline.toml has 1 problem:\n  {told}\n" in done.err
+    for command in ("run", "train"):
+        done = fst(command)
+        assert (done.status, done.out) == (2, "")
+        assert told in done.err
+    assert {path.name for path in Path().iterdir()} == {"documents", "pipeline.toml"}
+    assert fst("check", "-s", "trainer.device=auto").status == 0
+
+
 def test_check_accepts_a_prepared_dataset_in_place_of_documents(fst):
     Path("made").mkdir()
     write_manifest(Path("made"), "dataset")

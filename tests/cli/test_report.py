@@ -181,7 +181,7 @@ def test_the_card_shows_plots_and_samples(run):
     (run.directory / "samples.jsonl").write_text(json.dumps(line) + "\n")
     told(run, FALLING, [(50, 2.0), (100, 2.5)])
     card = (run.directory / "report.md").read_text("utf-8")
-    assert "\n\n    To be or\n    not\n\n" in card
+    assert "\n\nFrom ` To be `:\n\n     or\n    not\n\n" in card
     plots = sorted(path.name for path in (run.directory / "report").glob("*.svg"))
     assert plots == ["loss.svg", "tokens_per_second.svg"]
     assert all(f"](report/{name})" in card for name in plots)

@@ -1,15 +1,19 @@
-"""`fst runs`: what it lists of runs that are finished, unfinished or damaged."""
+"""`fst runs`: what it lists of runs that are finished, running, failed, interrupted or damaged."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 from fakes import environment_of, fst_fixture  # noqa: F401  # a fixture is used by its name
 
+from fst_core.artefacts.publish import locked
 from fst_core.pipeline.runs import PastRun, find_run, past_runs, record_metrics
+from fst_core.report.card import write_report
 
 
 def begun(directory, fields=(), tables=""):
@@ -42,7 +46,7 @@ def test_runs_are_listed_by_name_and_number(work, fst):
     header, *lines = [line.split() for line in done.out.splitlines()]
     assert header[:4] == ["RUN", "STATE", "STEPS", "VALID"]
     assert [line[:2] for line in lines] == [
-        ["letters/1", "unfinished"], ["poems/2", "finished"], ["poems/10", "finished"],
+        ["letters/1", "interrupted"], ["poems/2", "finished"], ["poems/10", "finished"],
     ]  # fmt: skip
     assert lines[2][2:6] == ["1,200", "1.2500", "2.1250", "1,234"]
     assert done.out.count("it is too large") == 2
@@ -57,13 +61,50 @@ def test_the_json_has_what_is_known_and_null_for_what_is_not(work, fst):
     assert first == {
         "name": "poems", "number": 1, "directory": "elsewhere/poems/1", "state": "finished",
         "steps": 400, "valid_loss": 1.5, "bits_per_byte": 2.5, "parameters": 1234,
-        "unmet": ["it is too large"],
+        "unmet": ["it is too large"], "error": None,
     }  # fmt: skip
     assert begun_at > 1e9
-    assert second["state"] == "unfinished"
+    assert second["state"] == "interrupted"
     assert [second[name] for name in ("steps", "valid_loss", "bits_per_byte", "parameters")] == [
         None
     ] * 4
+
+
+def state_of(fst):
+    return [
+        (run["state"], run["steps"], run["error"]) for run in json.loads(fst("runs", "--json").out)
+    ]
+
+
+def test_running_failed_and_interrupted_are_told_apart(work, fst):
+    for number in (1, 2):
+        record_metrics(begun(work / f"runs/poems/{number}"), 7, {"loss": 3.0})
+    first, second = work / "runs/poems/1", work / "runs/poems/2"
+    assert state_of(fst) == [("interrupted", 7, None)] * 2
+    with locked(work / "runs/poems"):
+        later = time.time() + 5
+        os.utime(second / "metrics.jsonl", (later, later))
+        assert state_of(fst) == [("interrupted", 7, None), ("running", 7, None)]
+        os.utime(first / "run.json", (later + 5, later + 5))
+        assert [state for state, *_ in state_of(fst)] == ["running", "interrupted"]
+    assert state_of(fst) == [("interrupted", 7, None)] * 2
+    with locked(work / "runs/poems"):  # looking has not taken it away
+        pass
+    write_report(second, "step 8: the loss is nan.\nLower it")
+    assert state_of(fst)[1] == ("failed", 7, "step 8: the loss is nan.\nLower it")
+    line = fst("runs").out.splitlines()[2]
+    assert line.split()[:2] == ["poems/2", "failed"]
+    assert line.endswith("  step 8: the loss is nan. Lower it")
+    record = {"step": 8, "time": time.time() + 60, "metrics": {"loss": 2.0}}
+    with (second / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    assert state_of(fst)[1] == ("interrupted", 8, None)  # it has gone on since
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"time": "soon", "error": 1}'])
+def test_a_damaged_error_is_none(work, fst, content):
+    (begun(work / "runs/poems/1") / "error.json").write_text(content)
+    assert state_of(fst) == [("interrupted", None, None)]
 
 
 def test_no_runs_are_no_error(work, fst):

@@ -390,7 +390,8 @@ def assert_as_if_never_killed(run, module, figures, whole, first=1):
         json.loads((r.directory / last / "state.json").read_text()) for r in (run, expected_run)
     ]
     for state in states:
-        state["state"].pop("seconds")
+        for time in ("seconds", "elapsed"):
+            state["state"].pop(time)
     assert states[0] == states[1]
     samples = [(r.directory / "samples.jsonl").read_text() for r in (run, expected_run)]
     assert samples[0] == samples[1]
@@ -506,6 +507,45 @@ def test_a_process_killed_for_good_is_as_if_it_never_was(dataset, tmp_path, whol
     run = Watched(tmp_path)
     assert_as_if_never_killed(run, *fit(run, dataset), whole, first=13)
     assert min(losses(run)) > 4
+
+
+DYING = """
+import os, signal, sys
+from fst_core.artefacts import publish
+
+left = [int(sys.argv[4])]
+
+def dying(flush):
+    def flush_or_die(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(*arguments)
+    return flush_or_die
+
+publish._fsync_file = dying(publish._fsync_file)
+publish._fsync_directory = dying(publish._fsync_directory)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_process_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(
+    dataset, tmp_path, whole
+):
+    """At whichever flush of whichever file, before the rename and after it: each checkpoint has 7."""
+    here = str(Path(__file__).parent)
+    for flush in (0, 3, 8, 11, 13, 16, 19):
+        directory = tmp_path / str(flush)
+        arguments = [here, str(dataset.directory), str(directory), str(flush)]
+        done = subprocess.run([sys.executable, "-c", DYING + SCRIPT, *arguments], check=False,
+                              capture_output=True, text=True, timeout=120)  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        run = Watched(directory)
+        assert_as_if_never_killed(run, *fit(run, dataset), whole, first=min(losses(run)))
+        if flush > 13:
+            assert min(losses(run)) > 1
+        assert list((directory / "checkpoints").glob(".*")) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
@@ -715,6 +755,31 @@ def test_a_directory_that_cannot_be_written_fails_loudly(dataset, tmp_path):
     assert 4 <= max(losses(run)) <= 8  # by the next one at the latest
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_disk_that_is_full_fails_by_the_next_checkpoint_and_keeps_the_last(dataset, tmp_path):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(step, metrics):
+        if step == 6:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+
+    arguments = {"max_epochs": 3, "log_every_n_steps": 6, "limit_val_batches": 0}
+    changed = {"lightning": arguments, "log_text_samples": False}
+    run = Watched(tmp_path, fail=fill)
+    try:
+        with pytest.raises(FstError, match=r"step-0000\d\d: the checkpoint cannot be written"):
+            fit(run, dataset, **changed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert steps_kept(run)[-1] == "step-000004"
+    assert list((tmp_path / "checkpoints").glob(".*")) == []
+    whole, resumed = Watched(tmp_path / "whole"), Watched(tmp_path)
+    expected, _ = fit(whole, dataset, **changed)
+    assert_equal_weights(fit(resumed, dataset, **changed)[0], expected)
+
+
 # stopping when it goes wrong
 
 
@@ -793,6 +858,12 @@ def test_tensorboard_has_the_figures_and_the_samples(dataset, tmp_path):
         told
     )
     assert set(events.Tags()["tensors"]) == {"sample_0/text_summary", "sample_1/text_summary"}
+    texts = [
+        events.Tensors(f"sample_{i}/text_summary")[-1].tensor_proto.string_val[0].decode()
+        for i in (0, 1)
+    ]
+    assert re.fullmatch(r"\*\*what it wrote\*\*\n\n    é+", texts[0])
+    assert re.fullmatch(r"\*\*prompt\*\*\n\n    a\n\n\*\*what it wrote\*\*\n\n    aé+", texts[1])
 
 
 def test_samples_are_written_at_each_validation(dataset, tmp_path):
@@ -848,6 +919,31 @@ def test_lines_tell_how_it_goes_and_nothing_else_is_printed(dataset, tmp_path, c
         line for line in lines if not re.fullmatch(f"{step}|{valid}|{sample}|{end}", line)
     ] == []
     assert len(lines) == 18 + 8 + 2 * 8 + 1
+
+
+def test_many_validations_are_told_now_and_then_and_kept_all(dataset, tmp_path, capfd):
+    """The first and the last, with their samples, where all of them take less than ten seconds."""
+    run = Watched(tmp_path)
+    fit(run, dataset)
+    err = capfd.readouterr().err.splitlines()
+    validations = [int(line.split()[1].rstrip(":")) for line in err if "validation loss" in line]
+    kept = list(losses(run, "valid_loss"))
+    assert len(kept) == 8
+    assert validations == [kept[0], kept[-1]]
+    assert sum(line.startswith("  ") for line in err) == 2 * 2
+    assert len((tmp_path / "samples.jsonl").read_text().splitlines()) == 2 * 8
+
+
+def test_an_interrupt_tells_of_the_last_validation(dataset, tmp_path, capfd):
+    def interrupt(step, metrics):
+        if step == 12:
+            raise KeyboardInterrupt
+
+    run = Watched(tmp_path, fail=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(run, dataset)
+    last = max(losses(run, "valid_loss"))
+    assert f"step {last}: validation loss" in capfd.readouterr().err
 
 
 def test_a_sample_is_a_line_that_moves_no_cursor():

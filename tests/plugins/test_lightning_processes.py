@@ -100,6 +100,25 @@ def test_two_processes_train_as_one_stop_together_and_one_goes_on(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_no_process_outlives_a_first_one_that_is_killed(folder):
+    with subprocess.Popen(
+        [*FST, "train", *TOGETHER], stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        while "validation loss" not in process.stderr.readline():
+            assert process.poll() is None
+        assert len(processes_of(folder)) == 2
+        process.kill()
+        deadline = time.monotonic() + 60
+        while processes_of(folder) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        left = processes_of(folder)
+        for number in left:
+            os.kill(number, signal.SIGKILL)
+    assert left == []
+
+
+@pytest.mark.slow
 def test_processes_that_torchrun_starts_prepare_once_and_train_together(folder):
     command = [
         sys.executable,

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -421,47 +422,120 @@ def test_unlikelihood_makes_what_was_there_less_likely(dataset, tmp_path):
 # when training ends
 
 
-def test_minutes_become_a_number_of_steps_once(dataset, tmp_path, capfd):
-    changed = {"minutes": 0.04, "lightning": {"val_check_interval": 50}, "checkpoint_every": 10}
-    run = toys.Watched(tmp_path)
-    begun = time.monotonic()
+def test_minutes_are_what_training_takes(dataset, tmp_path, capfd):
+    """Validations and samples are among them; of steps that are all alike, the end is met closely."""
+    changed = {"minutes": 0.05, "lightning": {"val_check_interval": 50}, "checkpoint_every": 1000}
 
-    def total():
-        newest = max((tmp_path / "checkpoints").glob("step-*/state.json"), default=None)
-        return json.loads(newest.read_text())["state"]["total"] if newest else None
+    def sample(prompts):
+        time.sleep(0.02)
+        return ["" for _ in prompts]
+
+    run = toys.Watched(tmp_path)
+    _, figures = toys.fit(run, dataset, sample=sample, **changed)
+    newest = max((tmp_path / "checkpoints").glob("step-*/state.json"))
+    state = json.loads(newest.read_text())["state"]
+    assert state["step"] == state["total"] == figures["steps"]
+    assert state["elapsed"] == pytest.approx(3.0, abs=1.5)  # machines stall
+    assert state["elapsed"] > state["seconds"] + 0.02 * len(toys.losses(run, "valid_loss"))
+    assert re.search(r"^0\.05 minutes are about \d+ steps$", capfd.readouterr().err, re.MULTILINE)
+    told = toys.losses(run, "learning_rate")
+    assert told[figures["steps"]] < 0.05 * max(told.values())  # the schedule ends there
+
+
+def test_what_was_found_of_minutes_holds_for_a_run_that_goes_on(dataset, tmp_path):
+    """Also what was found after the checkpoint that it goes on from."""
+    changed = {"minutes": 0.04, "lightning": {"val_check_interval": 50}, "checkpoint_every": 10}
+    file = tmp_path / "checkpoints/minutes.json"
+
+    def found():
+        return json.loads(file.read_text())["totals"] if file.is_file() else []
 
     def die(step, metrics):
-        if step > 10 and step % 10 == 2 and total() is not None:
+        if len(found()) > 1 and step > found()[-1][0] + 3:
             raise toys.Killed
 
+    first, run = toys.Watched(tmp_path, fail=die), toys.Watched(tmp_path)
     with pytest.raises(toys.Killed):
-        toys.fit(toys.Watched(tmp_path, fail=die), dataset, **changed)
-    steps = total()
+        toys.fit(first, dataset, **changed)
+    before, reached = found(), first.told[-1][0]
     _, figures = toys.fit(run, dataset, **changed)
-    assert figures["steps"] == steps
-    assert f"0.04 minutes are {steps} steps" in capfd.readouterr().err
-    assert time.monotonic() - begun < 30
-    told = toys.losses(run, "learning_rate")
-    assert told[steps] < 0.01 * max(told.values())  # the schedule ends there
+    assert found()[: len(before)] == before
+    assert figures["steps"] == found()[-1][1] > reached
+    for key in ("loss", "learning_rate"):
+        whole = toys.losses(first, key)
+        again = {step: value for step, value in toys.losses(run, key).items() if step in whole}
+        assert again == {step: whole[step] for step in again}
+    assert min(toys.losses(run)) < reached
+
+
+def simulated(budget, step_at, validation=0.0, every=10**9, stop=10**6):
+    """Train with a clock of its own: return the steps, the seconds, and what was found."""
+    step, seconds, total = 0, 0.0, None
+    found = []
+    while step != total and step < stop:
+        step += 1
+        seconds += step_at(step)
+        if (told := budget.total(step, seconds, 100 * step)) is not None:
+            found.append((step, told))
+            total = told
+        if step % every == 0 or step == total:
+            seconds += validation
+            budget.validated(validation)
+    return step, seconds, found
 
 
 @pytest.mark.parametrize(
-    ("first", "later", "expected"),
+    ("step_at", "validation", "valid_tokens", "every"),
     [
-        # 1 s a step of 100 ids; 10 validations of 300 ids at a third of that each, and one at the end
-        ((100.0, 300, 100.0), 6, round(2 + 4 + (600 - 6 - 1) / (1 + 1 / 100))),
-        ((100.0, 0, 100.0), 6, 600),
+        (lambda step: 1.0, 0.0, 0, 10**9),
+        (lambda step: 0.1 if step > 20 else 0.5, 0.0, 0, 10**9),  # slow at first
+        (lambda step: 1.0, 20.0, 300, 50),  # samples make a validation 20 times what was reckoned
+        (lambda step: 0.2 + step / 2000, 3.0, 300, 100),  # ever slower
     ],
 )
-def test_a_budget_counts_steps_and_validations(first, later, expected):
+def test_a_budget_is_met_within_a_step_and_a_validation(
+    step_at, validation, valid_tokens, every, tmp_path
+):
     from fst_lightning.budget import Budget, Corpus
 
-    budget = Budget(10.0, Corpus(*first))
-    totals = [budget.total(step, float(step), 100 * step) for step in range(1, 12)]
-    assert (
-        totals.index(next(t for t in totals if t is not None)) == 9
-    )  # 10 s, which is less than 5 %
-    assert next(t for t in totals if t is not None) == pytest.approx(expected, abs=1)
+    budget = Budget(10.0, Corpus(100.0, valid_tokens, every), tmp_path / "minutes.json")
+    step, seconds, found = simulated(budget, step_at, validation, every)
+    assert abs(seconds - 600) <= step_at(step) + validation
+    assert found[0][0] <= 50  # 10 s, which is less than 5 %
+    assert len(found) < 20
+
+
+def test_a_budget_finds_again_what_it_had_found(tmp_path):
+    from fst_lightning.budget import Budget, Corpus
+
+    corpus, file = Corpus(100.0, 0, 1.0), tmp_path / "minutes.json"
+    _, _, found = simulated(Budget(1.0, corpus, file), lambda step: 1.0, stop=40)
+    assert len(found) > 1
+    again = Budget(1.0, corpus, file)
+    assert again.before(found[0][0]) == found[:1]
+    _, seconds, same = simulated(again, lambda step: 2.0)  # on a machine that is half as fast
+    assert same[: len(found)] == found
+    assert seconds == pytest.approx(60, abs=40)
+    assert Budget(2.0, corpus, file).totals == {}
+    file.write_text("{")
+    assert Budget(1.0, corpus, file).totals == {}
+
+
+def test_the_schedule_never_jumps_when_the_number_of_steps_is_found_anew():
+    from fst_lightning.schedule import Schedule
+
+    schedule = Schedule(None, 4)
+    rates = [schedule(step) for step in range(11)]
+    assert rates == [0, 0.25, 0.5, 0.75, *[1.0] * 7]
+    for after, total in ((10, 50), (30, 90), (60, 80)):
+        kept = [schedule(step) for step in range(after + 1)]
+        schedule.expect(total, after)
+        assert [schedule(step) for step in range(after + 1)] == kept
+    rates = [schedule(step) for step in range(10, 85)]
+    assert rates == sorted(rates, reverse=True)
+    assert max(a - b for a, b in pairwise(rates)) < 0.06
+    assert rates[-5:] == [0.0] * 5
+    assert schedule.total == 80
 
 
 def test_minutes_and_steps_do_not_go_together():
