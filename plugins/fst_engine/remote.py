@@ -225,7 +225,7 @@ class RemoteEngine(Engine):
             with httpx.Client(**self._options()) as client:
                 answer = client.get("models")
         except httpx.HTTPError as error:
-            raise FstError(f"{self.settings.url}: {one_line(error)}") from None
+            raise self._unreachable(error) from None
         if answer.status_code != httpx.codes.OK:
             raise _refusal(answer)
         try:
@@ -270,9 +270,16 @@ class RemoteEngine(Engine):
             if isinstance(error, RuntimeError):
                 raise
             self._alive = not isinstance(error, httpx.ConnectError)
-            raise FstError(f"{self.settings.url}: {type(error).__name__} {error}") from None
+            raise self._unreachable(error) from None
         else:
             self._alive = True
+
+    def _unreachable(self, error: httpx.HTTPError) -> FstError:
+        """Return what to say of a server that does not answer."""
+        remedy = ""
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            remedy = ". Start the server, or set engine.url to where it listens"
+        return FstError(f"{self.settings.url}: {type(error).__name__}: {one_line(error)}{remedy}")
 
     async def _ask(self, path: str, body: dict[str, Any], field: str) -> dict[str, Any]:
         """Ask what servers have beside `/v1`, such as vLLM's and FST's `/tokenize`."""

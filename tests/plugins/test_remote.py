@@ -319,7 +319,10 @@ def test_it_counts_by_the_servers_tokenizer(servers):
 
 
 def test_a_server_that_is_not_there_or_has_no_such_model_is_told(servers):
-    with pytest.raises(FstError, match=r"http://127\.0\.0\.1:9/v1: "):
+    with pytest.raises(
+        FstError,
+        match=r"^http://127\.0\.0\.1:9/v1: .*\. Start the server, or set engine\.url [^\n]*$",
+    ):
         remote("http://127.0.0.1:9/v1")
     servers.append(Server())
     with pytest.raises(UserError, match=r"no model .mine.\. It has: toy, other"):
@@ -333,7 +336,7 @@ def test_a_server_that_went_away_is_not_alive(servers):
     engine = remote(server.url)
     assert engine.describe()["alive"]
     server.stop()
-    with pytest.raises(FstError, match=server.url):
+    with pytest.raises(FstError, match=f"{server.url}: .*Start the server"):
         asyncio.run(engine.generate(Request("a")))
     assert not engine.describe()["alive"]
 
