@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["EMPTY", "Document", "Message", "ReadReport", "Split", "cut_last", "held_out"]
+__all__ = [
+    "EMPTY",
+    "Document",
+    "Message",
+    "ReadReport",
+    "Split",
+    "cut_last",
+    "held_out",
+    "place_of_cut",
+]
 
 Split = Literal["train", "valid"]
 """The two parts of a corpus."""
@@ -92,9 +101,16 @@ def held_out(count: int, share: float, seed: int) -> NDArray[np.bool_]:
 
 
 def cut_last(text: str, share: float) -> tuple[str, str]:
-    """Cut the last share off a text, at the line end nearest to it, else at a space, else anywhere.
+    """Cut the last share off a text, where `place_of_cut` says."""
+    end, begin = place_of_cut(text, share)
+    return text[:end], text[begin:]
 
-    A line end or space that would leave less than half of what stands before the share is not taken.
+
+def place_of_cut(text: str, share: float) -> tuple[int, int]:
+    """Return where a text without its last share ends, and where that share begins.
+
+    At the line end nearest to it, else at a space, else anywhere. A line end or space that would leave
+    less than half of what stands before the share is not taken.
     """
     at = round(len(text) * (1 - share))
     for separator in ("\n", " "):
@@ -102,6 +118,6 @@ def cut_last(text: str, share: float) -> tuple[str, str]:
         inside = [end for end in ends if 0 < end < len(text) - 1]
         if inside:
             end = min(inside, key=lambda end: abs(end - at))
-            return text[:end], text[end + 1 :]
+            return end, end + 1
     at = min(max(at, 1), len(text) - 1)
-    return text[:at], text[at:]
+    return at, at

@@ -413,10 +413,36 @@ def test_an_override_sets_one_key(text, expected):
     assert tables == expected
 
 
-def test_another_component_does_not_inherit_settings():
-    tables = {"a": {"use": "x", "size": 8}, "b": [{"use": "x", "size": 8}]}
-    override(tables, ["a.depth=1", "a.use=y", "b.0.use='x'"])
-    assert tables == {"a": {"use": "y", "depth": 1}, "b": [{"use": "x", "size": 8}]}
+def test_another_component_keeps_the_settings_that_it_has_too():
+    files = {"train": "a.txt", "valid": "b.txt", "encoding": "cp1251"}
+    tables = {
+        "documents": {"use": "delimited", **files, "end_of_document": "---"},
+        "sampler": [
+            {"use": "standard", "top_k": 8, "ignored_words": ["a"]},
+            {"use": "toy", "size": 8},
+        ],
+        "dataset": {"executor": {"use": "ray", "workers": 2}, "name": "x"},
+    }
+    override(
+        tables,
+        [
+            "documents.text_field=t", "documents.use=jsonl", "sampler.0.use=plain",
+            "sampler.1.use='toy'", "dataset.executor.use=local",
+        ],
+    )  # fmt: skip
+    assert tables == {
+        "documents": {"use": "jsonl", **files, "text_field": "t"},
+        "sampler": [{"use": "plain"}, {"use": "toy", "size": 8}],
+        "dataset": {"executor": {"use": "local", "workers": 2}, "name": "x"},
+    }
+    tables = {"documents": {"use": "files/text", **files}}
+    override(tables, ["documents.use=text"])
+    assert tables == {"documents": {"use": "text", **files}}
+
+
+def test_a_component_that_there_is_not_keeps_nothing_and_is_told():
+    (line,) = lines(TOY, "documents.use=none")
+    assert line.startswith('[documents] use = "none": unknown reader. Installed readers: ')
 
 
 def test_overrides_change_what_the_file_says_in_their_order():
@@ -459,7 +485,10 @@ def test_overrides_alone_are_a_pipeline():
         ("run..seed=3", "-s run..seed=3: not of the form key=value"),
         ("run.name.x=3", "-s run.name.x: 'run.name' is a value, not a table"),
         ("sampler.5.use=x", "-s sampler.5.use: '5' is no entry of an array of 2"),
-        ("sampler.x.use=x", "-s sampler.x.use: 'x' is no entry of an array of 2"),
+        (
+            "sampler.use=x",
+            "-s sampler.use: there may be several: name one by its number, as sampler.0.use",
+        ),
     ],
 )
 def test_an_override_that_leads_nowhere_is_told(text, problem):

@@ -26,7 +26,8 @@ def overrides_option(function: _Function) -> _Function:
         multiple=True,
         metavar="KEY=VALUE",
         is_eager=True,  # `pipeline_argument` looks at it
-        help="Set a key of the pipeline, such as trainer.batch_size=8 or serve.0.port=8000.",
+        help="Set a key of the pipeline, such as trainer.batch_size=8 or serve.0.port=8000. "
+        "Another component, by TABLE.use=NAME, keeps the settings that it has too.",
     )(function)
 
 

@@ -126,13 +126,24 @@ def prepare_shard(
     directory = parent / f"{shard.index}-of-{shard.of}"
     with locked(parent / f".{directory.name}"):
         if directory.exists():
-            if read_manifest(directory, kind=SHARD)["fingerprint"] == plan.fingerprint:
+            if _is_shard_of(plan, directory):
                 tell(f"prepare: up to date: {directory}")
                 return directory
-            shutil.rmtree(directory)
+            # Under the name of what is unfinished: killed on the way, this would leave half a shard.
+            aside = parent / f".{directory.name}.partial"
+            shutil.rmtree(aside, ignore_errors=True)
+            directory.rename(aside)
         with telling_full_disk(parent), publishing(directory) as staging:
             Preparation(pipeline, plan, staging, tell, shard).make()
     return directory
+
+
+def _is_shard_of(plan: Plan, directory: Path) -> bool:
+    try:
+        made: str = read_manifest(directory, kind=SHARD)["fingerprint"]
+    except ArtefactError:  # damaged: it is made again
+        return False
+    return made == plan.fingerprint
 
 
 def join_shards(shards: Sequence[Path], target: Path) -> Dataset:

@@ -6,10 +6,11 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from fst_core.errors import SettingsError, UserError
+from fst_core.errors import FstError, SettingsError, UserError
+from fst_core.plugins import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
 __all__ = ["override", "read_tables"]
@@ -93,7 +94,7 @@ def override(tables: dict[str, Any], texts: Sequence[str], option: str = "-s") -
     """Set each dotted `key=value` in the tables; those that choose a component by `use` come first.
 
     A value is a TOML value; what is not one is taken as a string, so that a shell needs no quotes.
-    Another component than the one that is written does not inherit its settings.
+    Where another component is chosen than the one that is written, settings stay that both have.
 
     Raises:
         SettingsError: one leads nowhere; the message names the option that it was given by.
@@ -114,7 +115,10 @@ def _set(tables: dict[str, Any], text: str, option: str) -> str | None:
     for depth, name in enumerate(path):
         last = depth == len(path) - 1
         if isinstance(at, list):
-            if not name.isdecimal() or int(name) > len(at) or (last and int(name) == len(at)):
+            if not name.isdecimal():
+                meant = ".".join([*path[:depth], "0", *path[depth:]])
+                return f"{option} {key}: there may be several: name one by its number, as {meant}"
+            if int(name) > len(at) or (last and int(name) == len(at)):
                 return f"{option} {key}: '{name}' is no entry of an array of {len(at)}"
             if int(name) == len(at):  # the entry after the last begins a new one
                 at.append({})
@@ -123,15 +127,35 @@ def _set(tables: dict[str, Any], text: str, option: str) -> str | None:
             at = at[int(name)]
         elif isinstance(at, dict):
             if last:
-                if name == "use" and at.get("use", _value(value)) != _value(value):
-                    at.clear()
-                at[name] = _value(value)
+                _put(at, path, _value(value))
             elif name not in at:
                 at[name] = [] if path[depth + 1].isdecimal() else {}
             at = at[name]
         else:
             return f"{option} {key}: '{'.'.join(path[:depth])}' is a value, not a table"
     return None
+
+
+def _put(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the key that a path ends with in its table."""
+    if path[-1] == "use" and table.get("use", value) != value:
+        for other in table.keys() - _settings(path, value):
+            del table[other]
+    table[path[-1]] = value
+
+
+def _settings(path: Sequence[str], use: object) -> Collection[str]:
+    """Return the names of the settings of the component that is to be chosen; none if there is no such."""
+    from fst_core.pipeline.pipeline import TABLES  # which itself needs this module
+
+    kind = "executor" if list(path[:2]) == ["dataset", "executor"] else TABLES.get(path[0])
+    if kind is None or not isinstance(use, str):
+        return ()
+    try:
+        cls = registry().find(kind, use).settings_class()
+    except FstError:  # it is told where the pipeline is checked
+        return ()
+    return () if cls is None else set(cls.model_fields)
 
 
 def _value(text: str) -> Any:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from fst_core.chance import uniform
 from fst_core.conversations import is_answered
-from fst_core.documents import ReadReport, cut_last
+from fst_core.documents import ReadReport, place_of_cut
 from fst_core.errors import DocumentError, UserError
 from fst_core.preparation.duplicates import first_ones
 from fst_core.preparation.held_out import HeldOut
 from fst_core.preparation.memory import give_back_freed
-from fst_core.preparation.text_bytes import size_of
+from fst_core.preparation.text_bytes import size_of, utf8_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -156,9 +156,13 @@ class Corpus:
                 "valid documents."
             )
         give_back_freed()  # of the reader's, which are as much as the document
-        texts = cut_last(document.text, self.share)
-        parts = [replace(document, text=text) for text in texts]
-        del document, texts
+        end, begin = place_of_cut(document.text, self.share)
+        valid = replace(document, text=document.text[begin:])
+        # Of long texts UTF-8 is less than a second string.
+        utf8 = utf8_of(document.text, end)
+        del document
+        parts = [replace(valid, text=utf8.decode()), valid]
+        del utf8, valid
         yield "train", parts.pop(0)
         yield "valid", parts.pop(0)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fst_core.artefacts.manifest import read_manifest
+from fst_core.artefacts.manifest import read_manifest, verify
 from fst_core.artefacts.model import TOKENIZER, tokenizer_digest
 from fst_core.dataset import TEMPLATE, SplitWriter, open_split, token_dtype
 from fst_core.errors import ArtefactError, UserError
@@ -125,6 +125,9 @@ def join(directories: Sequence[Path], target: Path, discard: Path | None = None)
     """
     parts = sorted(map(_Part.open, directories), key=lambda part: part.place.index)
     _check(parts)
+    if discard is None:  # they may have come a long way
+        for part in parts:
+            verify(part.directory)
     first = parts[0]
     if not (target / TOKENIZER).is_dir():
         shutil.copytree(first.directory / TOKENIZER, target / TOKENIZER)

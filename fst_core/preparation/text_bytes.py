@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
     from fst_core.interfaces import Tokenizer
 
-__all__ = ["lost_bytes", "margin_of", "size_of"]
+__all__ = ["lost_bytes", "margin_of", "size_of", "utf8_of"]
 
 _PART = 2**20
-"""Characters that are counted at once."""
+"""Characters that are encoded at once."""
 _CONTEXT = 8
 """Ids decoded before a cut: more than a character has."""
 
@@ -26,6 +26,14 @@ def size_of(text: str) -> int:
         return len(text.encode())
     # Part by part, as the bytes of a long text are much memory to count.
     return sum(len(text[at : at + _PART].encode()) for at in range(0, len(text), _PART))
+
+
+def utf8_of(text: str, end: int) -> bytearray:
+    """Return the UTF-8 of a text's beginning, without a copy of it on the way."""
+    utf8 = bytearray()
+    for at in range(0, end, _PART):
+        utf8 += text[at : min(at + _PART, end)].encode()
+    return utf8
 
 
 def margin_of(tokenizer: Tokenizer) -> int:

@@ -12,7 +12,7 @@ from fst_documents.conversation import SERVICE, WITHOUT_TEXT, Said, check_author
 from fst_documents.whatsapp_lines import entries, moments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from fst_core import Document
@@ -28,6 +28,8 @@ _MEDIA: Final = re.compile(
     rf"{_LRM}?<[^<>\n]+>|{_LRM}?\S+\.\w{{2,4}} \([^()\n]+\)|null", re.IGNORECASE
 )
 """All that is left of a picture or a recording: `<Media omitted>`, `IMG-1.jpg (file attached)`."""
+_OMITTED: Final = re.compile(rf"{_LRM}[^\s.:]+(?: [^\s.:]+){{1,3}}")
+"""The same in iOS, a few words of its language: `image omitted`, `Bild weggelassen`, `Missed voice call`."""
 _EDITED: Final = re.compile(rf"\s*{_LRM}<[^<>\n]+>\Z|\s*<This message was edited>\Z")
 _DELETED: Final = {
     *("this message was deleted", "you deleted this message", "сообщение удалено"),
@@ -53,16 +55,18 @@ class WhatsappReader(TextFileReader):
             entry.author for entry in found if entry.author and not _is_service(entry)
         )
         check_author(authors, self.settings.me, name)
-        messages = self._messages(found, name, tally)
+        messages = self._messages(found, authors, name, tally)
         return conversations(messages, self.settings, tally, group=len(authors) > 2)
 
-    def _messages(self, found: list[Entry], name: str, tally: Tally) -> Iterator[Said]:
+    def _messages(
+        self, found: list[Entry], authors: Collection[str], name: str, tally: Tally
+    ) -> Iterator[Said]:
         for entry, seconds in zip(found, moments(found, self.settings.dates), strict=True):
             text = _EDITED.sub("", entry.text).strip(f"{_LRM} \t\n")
-            if not entry.author or (_is_service(entry) and not _MEDIA.fullmatch(entry.text)):
-                tally.count(SERVICE)
-            elif not text or _is_media(entry.text):
+            if entry.author and (not text or _is_media(entry, authors)):
                 tally.count(WITHOUT_TEXT)
+            elif not entry.author or _is_service(entry):
+                tally.count(SERVICE)
             else:
                 mine = entry.author == self.settings.me
                 yield Said(entry.author, mine, seconds, text, f"{name}:{entry.line}")
@@ -73,5 +77,13 @@ def _is_service(entry: Entry) -> bool:
     return entry.text.startswith(_LRM)
 
 
-def _is_media(text: str) -> bool:
-    return _MEDIA.fullmatch(text) is not None or text.strip(f"{_LRM} .").lower() in _DELETED
+def _is_media(entry: Entry, authors: Collection[str]) -> bool:
+    """Return whether what an author sent is no text, or is deleted.
+
+    In iOS the program's own messages have the group's name, or that of whom they are about.
+    """
+    text = entry.text
+    if _MEDIA.fullmatch(text) or text.strip(f"{_LRM} .").lower() in _DELETED:
+        return True
+    about = text.startswith(f"{_LRM}{entry.author} ") or entry.author not in authors
+    return not about and _OMITTED.fullmatch(text) is not None

@@ -130,11 +130,14 @@ def _models(app: FastAPI, service: Service) -> None:
 
 
 def _state(app: FastAPI, service: Service) -> None:
+    # Load balancers probe with HEAD, which FastAPI, unlike Starlette, does not answer by itself.
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", responses=answers("/healthz"))
     async def healthz() -> Response:
         """Say whether the engine lives."""
         return _state_response("ok" if service.alive else "dead")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", responses=answers("/readyz"))
     async def readyz() -> Response:
         """Say whether the server takes requests."""

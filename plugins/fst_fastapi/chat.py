@@ -130,7 +130,20 @@ class Chat:
 
 
 def messages_of(written: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
-    """Return the turns of a conversation; parts of a content are joined by line ends."""
+    """Return the turns of a conversation; parts of a content are joined by line ends.
+
+    Raises:
+        ApiError: names tell speakers of one role apart, and the model is not told names.
+    """
+    names: dict[str, str | None] = {}
+    for index, each in enumerate(written):
+        name = each.get("name")
+        if names.setdefault(each["role"], name) != name:
+            raise wrong_value(
+                f"messages[{index}].name",
+                f"another {each['role']} than before, and the model is not told names: write it "
+                "into the content",
+            )
     return tuple(
         Message(
             "system" if each["role"] == "developer" else each["role"],

@@ -49,14 +49,18 @@ _IDS: Final = {"type": "array", "items": _ID, "minItems": 1}
 _TEXT: Final = {"type": "string"}
 _STOP_TEXT: Final = {"type": "string", "minLength": 1, "maxLength": 256}
 _COUNT: Final = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+_NOTHING: Final = {"type": "null"}
 _PART: Final = {
     "type": "object",
-    "properties": {"type": {"type": "string", "enum": ["text"]}, "text": _TEXT},
+    "properties": {
+        "type": {"type": "string", "enum": ["text"]},
+        "text": _TEXT,
+        "prompt_cache_breakpoint": _NOTHING,
+    },
     "required": ["type", "text"],
     "additionalProperties": False,
 }
 _EMPTY: Final = {"type": ["array", "null"], "maxItems": 0}
-_NOTHING: Final = {"type": "null"}
 _MESSAGE: Final = {
     "type": "object",
     "properties": {
@@ -64,6 +68,7 @@ _MESSAGE: Final = {
         "content": {
             "anyOf": [_TEXT, {"type": "array", "items": _PART, "minItems": 1, "maxItems": 256}]
         },
+        "name": {"type": ["string", "null"], "minLength": 1, "maxLength": 64},
         # What the message of an answer has, so that it can be sent back as it is.
         "refusal": _NOTHING,
         "audio": _NOTHING,
@@ -120,7 +125,7 @@ FIELDS: Final = (
         "messages",
         (CHAT,),
         _MESSAGES,
-        "The turns of a conversation; contents are texts or parts of type text.",
+        "The turns of a conversation; contents are texts or parts of type text; a role has one name at most.",
         needed=True,
     ),
     Field(
@@ -238,6 +243,14 @@ FIELDS: Final = (
     same("tool_choice", (CHAT,), "none", "auto", does="There are no tools."),
     same("function_call", (CHAT,), "none", "auto", does="There are no functions."),
     same("parallel_tool_calls", (CHAT,), True, False, does="There are no tools."),
+    same("web_search_options", (CHAT,), None, does="Nothing is searched."),
+    same("audio", (CHAT,), None, does="Answers are texts."),
+    same("prediction", (CHAT,), None, does="Texts are made without a draft."),
+    same("reasoning_effort", (CHAT,), "none", does="The model answers without thinking first."),
+    same("verbosity", (CHAT,), "medium", does="An answer is as long as the model makes it."),
+    same("moderation", (CHAT,), None, does="Nothing is judged."),
+    same("prompt_cache_options", (CHAT,), None, does="The engine keeps what it can."),
+    same("prompt_cache_retention", (CHAT,), "in_memory", does="The engine keeps what it can."),
     same("ignore_eos", _BOTH, False, does="The end of a document ends the text."),
     same("skip_special_tokens", _BOTH, True, does="Control tokens have no text."),
     same("include_stop_str_in_output", _BOTH, False, does="Stop strings are not part of the text."),

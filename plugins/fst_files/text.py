@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from fst_core import Document
+from fst_core.reading.long_text import LongText
 from fst_core.reading.reader import TextFileReader
 
 if TYPE_CHECKING:
@@ -23,5 +24,7 @@ class TextReader(TextFileReader):
 
     def documents(self, name: str, path: Path, tally: Tally) -> Iterator[Document]:
         """Yield the file's text."""
-        text = "".join(self.pieces(name, path, tally))
-        yield Document(text=text.strip(), source=f"{name}:1")
+        text = LongText()
+        for piece in self.pieces(name, path, tally):
+            text.add(piece)
+        yield Document(text=text.take().strip(), source=f"{name}:1")

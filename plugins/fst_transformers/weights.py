@@ -62,7 +62,8 @@ def read_weights(directory: Path) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(directory):
         try:
-            weights |= load_file(path)
+            # Not the mapped file: one that is overwritten must not change what is served.
+            weights |= {name: tensor.clone() for name, tensor in load_file(path).items()}
         except (OSError, SafetensorError) as error:
             raise ArtefactError(f"{path}: damaged: {one_line(error)}") from None
     return weights

@@ -1030,14 +1030,15 @@ resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
 
 @posix
 @pytest.mark.slow
-def test_one_giant_document_takes_less_than_a_gibibyte():
+@pytest.mark.parametrize("foreign", [[], ["Зоя"]], ids=["ASCII", "twice as much in memory"])
+def test_one_giant_document_takes_less_than_a_gibibyte(foreign):
     if registry().find("tokenizer", "bpe").missing():
         pytest.skip("needs tokenizers")
     rng = random.Random(1)
     words = ["the", "cat", "sat", "on", "a", "mat,", "and", "went;", "Nobody", "knows\n", "why."]
-    text = " ".join(rng.choices(words, k=200_000))
+    text = " ".join(rng.choices([*words * 5, *foreign], k=200_000))
     with Path("train.txt").open("w", encoding="utf-8") as file:
-        file.writelines(text for _ in range(256_000_000 // len(text)))
+        file.writelines(text for _ in range(256_000_000 // len(text.encode())))
     tables = {
         "run": {"name": "corpus"},
         "documents": {"use": "delimited", "train": "train.txt"},

@@ -141,6 +141,22 @@ def test_shards_that_are_not_all_there_are_is_are_not_joined(chosen, message):
     assert not Path("joined").exists()
 
 
+def test_a_shard_that_was_damaged_on_its_way_is_not_joined_and_is_made_again():
+    write_documents()
+    made = pipeline()
+    shards = shards_of(made, 2)
+    corpus = shards[1] / "train/corpus.npy"
+    whole = corpus.read_bytes()
+    corpus.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    with pytest.raises(ArtefactError, match=r"2-of-2/train/corpus\.npy: its content is not what"):
+        join_shards(shards, Path("joined"))
+    assert not Path("joined").exists()
+    (shards[1] / "fst.json").unlink()
+    prepare_shard(made, plan_prepare(made), Shard(2, 2), lambda _: None)
+    assert corpus.read_bytes() == whole
+    assert verify(join_shards(shards, Path("joined")).directory)
+
+
 def test_a_damaged_shard_is_told():
     write_documents()
     shards = shards_of(pipeline(), 2)

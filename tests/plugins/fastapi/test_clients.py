@@ -8,9 +8,18 @@ import threading
 import time
 import urllib.request
 import warnings
+from typing import get_args, get_type_hints
 
 import openai
 import pytest
+from openai.types.chat import (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionContentPartTextParam,
+    ChatCompletionDeveloperMessageParam,
+    ChatCompletionStreamOptionsParam,
+    ChatCompletionSystemMessageParam,
+    ChatCompletionUserMessageParam,
+)
 from serving import CONTEXT, KEY, ScriptedEngine, Server, toy_engine, until
 
 SAID = [{"role": "user", "content": "Who is there?"}]
@@ -255,6 +264,38 @@ def test_what_is_wrong_is_refused_by_its_name(client, fields, param):
     assert error.body["message"]
     if fields == {"prompt": "a" * CONTEXT}:
         assert error.code == "context_length_exceeded"
+
+
+def test_whatever_field_the_client_knows_may_be_null(lenient):
+    """So a field that OpenAI adds is found, when the client comes to know it."""
+
+    def nulls(kind):
+        return dict.fromkeys(get_type_hints(kind))
+
+    part = {**nulls(ChatCompletionContentPartTextParam), "type": "text", "text": "a"}
+    messages = [
+        {**nulls(kind), "role": role, "content": [part]}
+        for role, kind in {
+            "system": ChatCompletionSystemMessageParam,
+            "developer": ChatCompletionDeveloperMessageParam,
+            "user": ChatCompletionUserMessageParam,
+            "assistant": ChatCompletionAssistantMessageParam,
+        }.items()
+    ]
+    for resource, own, params in (
+        (lenient.completions, {"prompt": "a"}, openai.types.CompletionCreateParams),
+        (
+            lenient.chat.completions,
+            {"messages": messages},
+            openai.types.chat.CompletionCreateParams,
+        ),
+    ):
+        known = {name: None for kind in get_args(params) for name in get_type_hints(kind)}
+        assert len(known) > 15
+        body = {**known, "model": "fst", **own}
+        assert resource.create(model="fst", **own, extra_body=body).choices
+        body |= {"stream": True, "stream_options": nulls(ChatCompletionStreamOptionsParam)}
+        assert list(resource.create(model="fst", **own, stream=True, extra_body=body))
 
 
 def test_a_wrong_key_is_refused_by_the_clients_own_class(monkeypatch):

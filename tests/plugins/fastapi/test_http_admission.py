@@ -161,10 +161,17 @@ async def aborted(site, count):
     return f'fst:requests_total{{outcome="aborted"}} {count}.0' in text
 
 
+class Thinking(Slow):
+    """Reads a prompt for ever, so that there is no first token to tell whether anybody is there."""
+
+    async def encode(self, prompt):
+        await asyncio.sleep(3600)
+
+
 @pytest.mark.parametrize("how", ["close", "half", "reset"])
-@pytest.mark.parametrize("when", ["queued", "running"])
+@pytest.mark.parametrize("when", ["queued", "reading", "running"])
 def test_a_whole_answer_is_not_made_for_who_has_left(how, when):
-    engine = Slow(0.01)
+    engine = Thinking() if when == "reading" else Slow(0.01)
 
     async def scenario(site):
         if when == "queued":
@@ -172,10 +179,10 @@ def test_a_whole_answer_is_not_made_for_who_has_left(how, when):
             await until(lambda: engine.running == 1)
         before = engine.begun
         _, writer = await site.raw(body={"prompt": "a", "max_tokens": 4000})
-        if when == "running":
-            await until(lambda: engine.running == 1)
-        else:
+        if when == "queued":
             await until(lambda: waiting(site, 1))
+        else:
+            await until(lambda: engine.running == 1)
         if how == "half":
             writer.write_eof()
         elif how == "reset":

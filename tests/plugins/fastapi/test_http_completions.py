@@ -15,6 +15,7 @@ from fst_core.testing.toys import ToyTokenizer, toy_module
 
 IDS = [97, 98, 99]
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 HI = [{"role": "user", "content": "hi"}]
 USAGE = {"include_usage": True}
 
@@ -86,6 +87,27 @@ def test_a_stream_tells_no_usage_unasked():
         for part in await site.stream(prompt="abc", max_tokens=3):
             assert "usage" not in part
             assert part["choices"]
+
+    run(scenario, toy_engine())
+
+
+@pytest.mark.parametrize("bound", ["max_tokens", "max_completion_tokens"])
+def test_a_bound_beyond_the_context_is_no_error_and_the_text_ends_with_the_context(bound):
+    async def scenario(site):
+        fields = {"seed": 1, "stop_token_ids": [], "logit_bias": {str(ToyTokenizer().end_id): -100}}
+        chat = bound == "max_completion_tokens"
+        path, own = (CHAT, {"messages": HI}) if chat else (COMPLETIONS, {"prompt": "abc"})
+        answer = (await site.post(path, {**own, **fields, bound: 100_000})).json()
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert answer["usage"]["total_tokens"] == 64
+        room = answer["usage"]["completion_tokens"]
+        exact = (await site.post(path, {**own, **fields, bound: room})).json()
+        assert exact["choices"] == answer["choices"]
+        *_, last, usage = await site.stream(
+            path, **own, **fields, **{bound: 100_000}, stream_options=USAGE
+        )
+        assert last["choices"][0]["finish_reason"] == "length"
+        assert usage["usage"] == answer["usage"]
 
     run(scenario, toy_engine())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import time
 
 import httpx
@@ -14,15 +15,21 @@ from serving import Server
 from wire import Slow, run, toy_engine, until
 
 from fst_core.errors import EngineBusy
+from fst_core.testing.toys import ToyTokenizer
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 DEEP = '{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}"
+BIASES = json.dumps({str(i): 1 for i in range(10**5)}, separators=(",", ":"))
 HI = [{"role": "user", "content": "hi"}]
 
 
 def image(url):
     return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+
+
+def named(*names):
+    return [{"role": "user", "content": "hi", "name": name} for name in names]
 
 
 ROWS = [
@@ -58,7 +65,7 @@ ROWS = [
     ("logprobs of a million", {"logprobs": 10**6}, "logprobs"),
     ("logprobs below zero", {"logprobs": -1}, "logprobs"),
     ("logprobs of a completion as true", {"logprobs": True}, "logprobs"),
-    ("logit_bias of 5e4 keys", {"logit_bias": {str(i): 1 for i in range(50_000)}}, "logit_bias"),
+    ("logit_bias of 1e5 keys", '{"prompt":"a","logit_bias":' + BIASES + "}", "logit_bias"),
     ("logit_bias of a word", {"logit_bias": {"word": 1}}, "logit_bias"),
     ("logit_bias of an unknown id", {"logit_bias": {"99999": 1}}, "logit_bias"),
     ("logit_bias of a negative id", {"logit_bias": {"-1": 1}}, "logit_bias"),
@@ -80,6 +87,7 @@ ROWS = [
     ("an empty prompt of ids", {"prompt": [[]]}, "prompt[0]"),
     ("a negative id", {"prompt": [-1]}, "prompt[0]"),
     ("an id out of the vocabulary", {"prompt": [10**6]}, "prompt"),
+    ("the first id that there is not", {"prompt": [ToyTokenizer().vocab_size]}, "prompt"),
     ("an id of 40 bits", {"prompt": [2**40]}, "prompt[0]"),
     ("shapes mixed", {"prompt": ["a", 1]}, "prompt[1]"),
     ("shapes mixed otherwise", {"prompt": [1, "a"]}, "prompt[1]"),
@@ -126,6 +134,19 @@ CHATS = [
     ("tool_choice", {"tool_choice": "required"}, "tool_choice"),
     ("a template", {"chat_template": "{{ 1 }}"}, "chat_template"),
     ("a template's arguments", {"chat_template_kwargs": {"x": 1}}, "chat_template_kwargs"),
+    ("a search", {"web_search_options": {}}, "web_search_options"),
+    ("a voice", {"audio": {"voice": "alloy", "format": "wav"}}, "audio"),
+    ("answers that are heard", {"modalities": ["text", "audio"]}, "modalities"),
+    ("a draft", {"prediction": {"type": "content", "content": "a"}}, "prediction"),
+    ("thinking", {"reasoning_effort": "high"}, "reasoning_effort"),
+    ("long answers", {"verbosity": "high"}, "verbosity"),
+    ("a judge", {"moderation": {}}, "moderation"),
+    ("what the cache keeps", {"prompt_cache_options": {"ttl": "30m"}}, "prompt_cache_options"),
+    ("how long the cache keeps", {"prompt_cache_retention": "24h"}, "prompt_cache_retention"),
+    ("two users", {"messages": named("Anna", "Boris")}, "messages[1].name"),
+    ("a user with a name and one without", {"messages": named("Anna", None)}, "messages[1].name"),
+    ("a name of nothing", {"messages": named("")}, "messages[0].name"),
+    ("a name of 65 characters", {"messages": named("a" * 65)}, "messages[0].name"),
     ("top_logprobs alone", {"top_logprobs": 3}, "top_logprobs"),
     ("top_logprobs of 21", {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ("logprobs of a chat as a number", {"logprobs": 3}, "logprobs"),
@@ -170,6 +191,12 @@ def error_of(answer):
 @pytest.mark.parametrize(("what", "body", "param"), ROWS, ids=[row[0] for row in ROWS])
 def test_a_wrong_completion_is_refused_by_its_field(client, what, body, param):
     refused(client, COMPLETIONS, written(body, prompt="a"), param)
+
+
+def test_what_is_longer_than_a_body_may_be_is_refused_unread(client):
+    answer = client.post(COMPLETIONS, json={"prompt": "a", "stop": "x" * 2**20})
+    assert answer.status_code == 413
+    assert error_of(answer)["code"] == "request_too_large"
 
 
 @pytest.mark.parametrize(("what", "body", "param"), CHATS, ids=[row[0] for row in CHATS])
@@ -218,6 +245,43 @@ def test_a_chat_takes_what_is_harmless_there(client):
     assert answer.status_code == 200, answer.text
 
 
+def test_a_name_that_tells_nobody_apart_is_accepted(client):
+    plain = [{"role": role, "content": "hi"} for role in ("system", "user", "assistant", "user")]
+    names = {"system": None, "user": "Anna", "assistant": "Boris"}
+    answers = [
+        client.post(CHAT, json={"messages": messages, "max_tokens": 9, "seed": 1})
+        for messages in (plain, [{**each, "name": names[each["role"]]} for each in plain])
+    ]
+    assert answers[0].status_code == 200
+    assert answers[0].json()["choices"] == answers[1].json()["choices"]
+    assert answers[0].json()["usage"] == answers[1].json()["usage"]
+
+
+def test_what_says_what_is_done_anyway_is_accepted(client):
+    fields = {
+        "reasoning_effort": "none",
+        "verbosity": "medium",
+        "prompt_cache_retention": "in_memory",
+    }
+    answer = client.post(CHAT, json={"messages": HI, "max_tokens": 2, **fields})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT, "/tokenize"])
+def test_null_is_the_same_as_leaving_a_field_out(client, path):
+    """Whatever field: the endpoint's own, a sampler's, one that is only known."""
+    body = {"messages": HI, "seed": 1} if path == CHAT else {"prompt": "a"}
+    body |= {"seed": 1} if path == COMPLETIONS else {}
+    document = client.get("/openapi.json").json()["paths"][path]["post"]
+    said = document["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert len(said) > 5
+    nulls = dict.fromkeys(said.keys() - body.keys())
+    without, with_ = (client.post(path, json=each) for each in (body, {**nulls, **body}))
+    assert with_.status_code == without.status_code == 200, with_.text
+    for name in ("choices", "usage", "tokens"):
+        assert with_.json().get(name) == without.json().get(name)
+
+
 def test_an_unknown_model_is_not_found(client):
     for answer in (
         client.post(COMPLETIONS, json={"model": "gpt-4", "prompt": "a"}),
@@ -233,6 +297,22 @@ def test_unknown_paths_and_methods_are_told_in_the_same_shape(client):
     assert answer.status_code == 405
     assert answer.headers["allow"] == "POST"
     assert error_of(answer)["code"] == "method_not_allowed"
+
+
+def test_probes_may_ask_for_the_head_alone(server):
+    """As load balancers do: what follows the head would be taken for the next answer."""
+    host, _, port = server.root.removeprefix("http://").partition(":")
+    for path in ("/healthz", "/readyz", "/"):
+        with socket.create_connection((host, int(port)), timeout=30) as probe:
+            asked = f"{path} HTTP/1.1\r\nhost: localhost\r\n"
+            probe.sendall(f"HEAD {asked}\r\nGET {asked}connection: close\r\n\r\n".encode())
+            said = b"".join(iter(lambda: probe.recv(1 << 16), b""))
+        head, second, body = said.split(b"\r\n\r\n", 2)
+        for answer in (head, second):
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n"), path
+        length = b"\r\ncontent-length: %d\r\n" % len(body)
+        assert length in head + b"\r\n"
+        assert length in second + b"\r\n"
 
 
 def test_the_context_s_length_has_its_own_code(client):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import socket
 from contextlib import suppress
 
 import pytest
+from fst_fastapi.app import build_app
+from fst_fastapi.keys import read_keys
+from fst_fastapi.service import Service
 from wire import Slow, run, until
 
 MIB = 1 << 20
@@ -69,6 +73,35 @@ def test_a_chunked_body_is_read_only_a_little_beyond_the_limit():
             assert said.startswith(b"HTTP/1.1 413") or not said
         writer.close()
         assert sent < 16 * MIB  # the system's own buffers take some of it
+
+    run(scenario, Slow(), max_body_bytes=MIB)
+
+
+def test_of_a_body_over_the_limit_little_more_than_the_limit_is_taken():
+    """Without the system's buffers in between: what the server itself takes of an endless body."""
+    part, taken = b"a" * (16 << 10), 0
+
+    async def scenario(site):
+        async def endless():
+            nonlocal taken
+            taken += len(part)
+            return {"type": "http.request", "body": part, "more_body": True}
+
+        async def send(message):
+            said.append(message)
+
+        said = []
+        service = Service(Slow(), site.frontend.settings)
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        headers.append((b"transfer-encoding", b"chunked"))
+        scope = {
+            "type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/completions",
+            "raw_path": b"/v1/completions", "query_string": b"", "root_path": "", "scheme": "http",
+            "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+        }  # fmt: skip
+        await build_app(service, read_keys(service.settings))(scope, endless, send)
+        assert said[0]["status"] == 413
+        assert taken <= MIB + (96 << 10)
 
     run(scenario, Slow(), max_body_bytes=MIB)
 
@@ -159,19 +192,28 @@ def test_one_connection_too_many_is_refused():
     run(scenario, Slow(), max_connections=5)
 
 
-def test_who_does_not_read_is_ended_and_nobody_waits_for_him():
+def test_who_hardly_reads_is_ended_and_nobody_waits_for_him():
+    """A byte a moment, through the smallest buffers that the client's system has."""
     engine = Slow(0.0)
 
     async def scenario(site):
-        body = {"prompt": "a", "max_tokens": 10**6, "stream": True}
-        _, writer = await site.raw(body=body)
-        writer.transport.pause_reading()
-        await until(lambda: engine.running == 1)
-        other = await site.stream(prompt="b", max_tokens=20)
-        assert len(other) == 20
-        await until(lambda: engine.running == 0, 30)
-        # What the system's buffers and the server's hold is far less than it asked for.
-        assert engine.made < 200_000
-        writer.transport.abort()
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", site.port))
+            content = json.dumps({"prompt": "a", "max_tokens": 10**6, "stream": True}).encode()
+            slow.sendall(head(JSON, f"content-length: {len(content)}") + content)
+            slow.setblocking(False)
+            await until(lambda: engine.running == 1)
+            other = await site.stream(prompt="b", max_tokens=20)
+            assert len(other) == 20
+
+            def read():
+                with suppress(OSError):
+                    slow.recv(1)
+                return engine.running == 0
+
+            await until(read, 30)
+        # An event has some 200 bytes: 64 KiB of the server's, and what the system holds beside.
+        assert engine.made < 5_000
 
     run(scenario, engine, stall_seconds=1)

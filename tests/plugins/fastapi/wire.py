@@ -155,9 +155,9 @@ class Slow(EchoEngine):
         self.begun += 1
         self.running += 1
         self.most = max(self.most, self.running)
-        await self.encode(request.prompt)
         wanted = self.tokens or request.max_new_tokens
         try:
+            await self.encode(request.prompt)
             for number in range(wanted):
                 await asyncio.sleep(self.seconds)
                 self.made += 1
