@@ -237,7 +237,7 @@ async def measure_gap(engine: Any, precision: str) -> None:
             prompts = random_prompts(streams, seed=turn)
             times: list[list[float]] = [[] for _ in prompts]
             tasks = [
-                asyncio.create_task(arrivals(Request(p, 120, seed=n, min_new_tokens=120), own))
+                asyncio.create_task(arrivals(Request(p, 240, seed=n, min_new_tokens=240), own))
                 for n, (p, own) in enumerate(zip(prompts, times, strict=True))
             ]
             while min(map(len, times)) < 40:

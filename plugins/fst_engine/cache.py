@@ -30,7 +30,8 @@ class SlotCache:
         """How many positions each row has."""
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._slots = self._columns = 0
-        self._positions = torch.empty(0, 0, dtype=torch.int64)  # (rows, new), while a forward runs
+        self._positions = torch.empty(0, 0, dtype=torch.int64)
+        """(rows, new): the columns of what a forward pass computes, while it runs."""
         self._places: dict[int, torch.Tensor] = {}
         """For each number of heads, where the new positions of a forward pass are stored."""
 
@@ -47,6 +48,24 @@ class SlotCache:
         self._places.clear()
         visible = torch.arange(width, device=device) <= self._positions[:, :, None]
         return self._positions, visible
+
+    def begin_texts(
+        self, lengths: Sequence[int], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make room in the only row, which is empty, for the beginnings of several texts, one after another.
+
+        Returns:
+            positions: (1, new) int64, in each text from 0; visible: (1, new, new) bool: each looks at
+            its own text alone.
+        """
+        new = sum(lengths)
+        self._fit(1, new)
+        self._places.clear()
+        self._positions = torch.arange(new, device=device)[None]
+        text = torch.repeat_interleave(torch.tensor(lengths, device=device))
+        begins = torch.tensor([0, *lengths[:-1]], device=device).cumsum(0)
+        visible = (text == text[:, None]).tril_()
+        return self._positions - begins[text], visible[None]
 
     def commit(self) -> None:
         """Count the positions that `begin` made room for; without, the next `begin` overwrites them."""
@@ -79,17 +98,20 @@ class SlotCache:
         """Return the length of the longest row."""
         return max(self.lengths, default=0)
 
-    def append(self, row: SlotCache) -> None:
-        """Take the only row of another cache, which is not used any more."""
-        (length,) = row.lengths
-        if not self.lengths:
-            self._layers, self._slots, self._columns = row._layers, row._slots, row._columns
-            self.lengths = [length]
-            return
-        self._fit(len(self.lengths) + 1, max(*self.lengths, length))
+    def append(self, row: SlotCache, begin: int = 0, length: int | None = None) -> None:
+        """Take so many columns of the only row of another cache; without a length, the whole cache."""
+        if length is None:
+            (length,) = row.lengths
+            if not self.lengths:
+                self._layers, self._slots, self._columns = row._layers, row._slots, row._columns
+                self.lengths = [length]
+                return
+        self._fit(len(self.lengths) + 1, max([*self.lengths, length]))
         for layer, pair in row._layers.items():
+            if layer not in self._layers:
+                self._layers[layer] = self._like(pair[0]), self._like(pair[1])
             for source, held in zip(pair, self._layers[layer], strict=True):
-                held[len(self.lengths), :, :length] = source[0, :, :length]
+                held[len(self.lengths), :, :length] = source[0, :, begin : begin + length]
         self.lengths.append(length)
 
     def copy(self, row: int, length: int) -> SlotCache:

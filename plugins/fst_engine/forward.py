@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -71,11 +72,44 @@ class Forward:
         Returns:
             (B, keep, vocab_size), in the module's dtype: the logits of the id after each of them.
         """
+        if cache is None:
+            logits = self._module(ids, keep)
+        else:
+            positions, visible = cache.begin(len(ids[0]), self.device)
+            logits = self._module(ids, keep, cache, positions, visible)
+        return logits[:, -keep:]
+
+    def read_together(self, texts: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
+        """Compute the beginnings of several texts as one row; none sees another.
+
+        Args:
+            texts: ids from the first on, at least one of each.
+            cache: an empty row, which gets the texts' keys and values, one after another.
+
+        Returns:
+            (B, vocab_size): the logits of the id after each text.
+        """
+        lengths = [len(text) for text in texts]
+        positions, visible = cache.begin_texts(lengths, self.device)
+        ends = torch.tensor(lengths, device=self.device).cumsum(0) - 1
+        logits = self._module([list(chain(*texts))], ends, cache, positions, visible)
+        return logits[0] if self._keeps else logits[0, ends]
+
+    def _module(
+        self,
+        ids: Sequence[Sequence[int]],
+        keep: int | torch.Tensor,
+        cache: SlotCache | None = None,
+        positions: torch.Tensor | None = None,
+        visible: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Call the module; `keep` says of which positions its logits are wanted."""
         device, dtype = self.device, self.dtype
         arguments: dict[str, Any] = {"use_cache": False}
         said: AbstractContextManager[None] = nullcontext()
         if cache is not None:
-            positions, visible = cache.begin(len(ids[0]), device)
+            assert positions is not None
+            assert visible is not None
             mask = torch.zeros(visible.shape, dtype=dtype, device=device)
             mask = mask.masked_fill_(~visible, -torch.inf)[:, None]
             if self._tells_lengths and len(ids[0]) == 1:
@@ -93,7 +127,7 @@ class Forward:
             output = self.module(input_ids=torch.tensor(ids, device=device), **arguments)
         if cache is not None:
             cache.commit()
-        logits: torch.Tensor = output.logits[:, -keep:, : self._vocab_size]
+        logits: torch.Tensor = output.logits[..., : self._vocab_size]
         # Samplers compute in float64 too, which MPS has not.
         return logits.cpu() if device.type == "mps" else logits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from itertools import count
+from itertools import accumulate, count
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -27,8 +27,10 @@ __all__ = ["Scheduler"]
 
 LEAST: Final = 8
 """A forward pass costs as much as this many ids at least: it reads all weights."""
-PACE: Final = 8, 2
+PACE: Final = 8, 1
 """Of a long prompt, about so many ids, and so many for each running row, take two steps' time."""
+IDLE: Final = 2
+"""While nobody waits for a next token, this many times as many ids of prompts are read in a step."""
 
 
 class Scheduler:
@@ -114,8 +116,12 @@ class Scheduler:
     def _prefill(self) -> list[Token | Fault]:
         """Read ids of new prompts; those that are read to the end generate their first token and join."""
         outcomes: list[Token | Fault] = []
-        budget = self._prefill_chunk
-        while budget >= LEAST and (entering := self._next()):
+        budget = self._prefill_chunk * (1 if self.running else IDLE)
+        while budget >= LEAST:
+            if together := self._gather(budget):  # as many as fit: the rest is for the next step
+                return outcomes + self._read_together(together)
+            if (entering := self._next()) is None:
+                break
             row, cache = entering
             begin, end = self._portion(row, cache, budget)
             budget -= max(end - begin, LEAST)
@@ -136,6 +142,49 @@ class Scheduler:
                 self.running.append(row)
                 if cache is not None:
                     self.cache.append(cache)
+        return outcomes
+
+    def _gather(self, budget: int) -> list[Row]:
+        """Take the rows at the head of the line whose prompts can be read together, as many ids at most."""
+        rows: list[Row] = []
+        while self._entering is None and self.waiting and self._forward.supports_cache:
+            row = self.waiting[0]
+            budget -= len(row.ids)
+            if budget < 0 or row.prompt_logprobs is not None or not self._has_room(row, rows):
+                break
+            if self._prefixes is not None and any(
+                shared_length(row.ids, other.ids) >= LEAST_SHARED for other in rows
+            ):
+                break  # once those are read, what it has in common with them is
+            self.waiting.popleft()
+            if begun := self._begun(row):
+                self._entering = row, begun
+            else:
+                rows.append(row)
+        return rows
+
+    def _read_together(self, rows: Sequence[Row]) -> list[Token | Fault]:
+        """Read whole prompts in one forward pass; if that fails, one by one, to tell the faulty ones apart.
+
+        A number that is none goes through every mask, so such logits are not those of their row alone.
+        """
+        together = SlotCache([0], self._forward.cache_dtype)
+        try:
+            logits = self._forward.read_together([row.ids for row in rows], together)
+            failed = not torch.isfinite(logits.amax(dim=-1)).all()
+        except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
+            if len(rows) == 1:
+                return [Fault(rows[0], failure("the model failed", error))]
+            failed = True
+        if failed and len(rows) > 1:
+            return [outcome for row in rows for outcome in self._read_together([row])]
+        lengths = [len(row.ids) for row in rows]
+        begins = accumulate([0, *lengths[:-1]])
+        outcomes = self._choose(rows, logits)
+        for row, outcome, begin, length in zip(rows, outcomes, begins, lengths, strict=True):
+            if not _ended(outcome):
+                self.running.append(row)
+                self.cache.append(together, begin, length)
         return outcomes
 
     def _portion(self, row: Row, cache: SlotCache | None, budget: int) -> tuple[int, int]:
@@ -191,12 +240,14 @@ class Scheduler:
                 found, length, place = self.cache, shared, slot
         return None if found is None else found.copy(place, min(length, len(row.ids) - 1))
 
-    def _has_room(self, row: Row) -> bool:
-        if not self.running:
+    def _has_room(self, row: Row, joining: Sequence[Row] = ()) -> bool:
+        """Say whether there is room for a row beside those that run, and those that are about to."""
+        others = [*self.running, *joining]
+        if not others:
             return True
-        length = max(len(each.ids) for each in (row, *self.running))
-        needed = self.cache.bytes_for(len(self.running) + 1, length)
-        return len(self.running) < self._max_running and needed <= self._cache_bytes
+        length = max(len(each.ids) for each in (row, *others))
+        needed = self.cache.bytes_for(len(others) + 1, length)
+        return len(others) < self._max_running and needed <= self._cache_bytes
 
     def _make_room(self) -> None:
         """Send the youngest rows back until the others fit; one is always served."""

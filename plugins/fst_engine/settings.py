@@ -28,7 +28,7 @@ class LocalSettings(Settings):
     """How long a request may wait for that place; then it is refused."""
     stall_seconds: float = Field(10.0, gt=0)
     """After so long without a finished step, though there is work, the engine counts as dead."""
-    prefill_chunk: int = Field(64, ge=32)
+    prefill_chunk: int = Field(128, ge=32)
     """How many ids of new prompts are read between two tokens of the running requests."""
     cache_gb: float = Field(4.0, gt=0)
     """Keys and values of a batch take at most this many gigabytes; one request alone may take more."""

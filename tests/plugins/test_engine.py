@@ -626,6 +626,47 @@ def scheduler(module=None, *, max_running=8, cache_bytes=1e9):
     )
 
 
+@pytest.mark.parametrize("module", [gpt2, llama])
+def test_short_prompts_are_read_together_and_none_sees_another(module):
+    module, calls = module(), []
+    module.register_forward_pre_hook(
+        lambda _, __, kwargs: calls.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    rng = random.Random(3)
+    prompts = [random_prompt(rng, 30) for _ in range(6)]
+    expected = []
+    for prompt in prompts:
+        steps = scheduler(module)
+        (row,) = rows(steps, prompt, new=5)
+        while not steps.idle:
+            steps.step()
+        expected.append(row.ids)
+    calls.clear()
+    steps = scheduler(module)
+    made = rows(steps, *prompts, new=5)
+    first = steps.step()
+    assert calls == [(1, sum(map(len, prompts)))]
+    assert [token.row for token in first] == made
+    while not steps.idle:
+        steps.step()
+    assert [row.ids for row in made] == expected
+
+
+def test_of_prompts_that_are_read_together_a_failing_one_fails_alone():
+    module = gpt2()
+
+    def refuse(_, __, kwargs):
+        if 13 in kwargs["input_ids"].flatten().tolist():
+            raise ArithmeticError("thirteen")
+
+    module.register_forward_pre_hook(refuse, with_kwargs=True)
+    steps = scheduler(module)
+    made = rows(steps, [1, 2, 3], [4, 13, 5], [6, 7])
+    outcomes = steps.step()
+    assert [isinstance(outcome, Fault) for outcome in outcomes] == [False, True, False]
+    assert steps.running == [made[0], made[2]]
+
+
 def test_running_rows_get_a_token_in_every_step_while_a_long_prompt_is_read():
     module, calls = gpt2(), []
     module.register_forward_pre_hook(
