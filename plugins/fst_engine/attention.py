@@ -1,4 +1,4 @@
-"""Attention on a CPU: of one new position a row by decode.cpp, of several by torch in float32."""
+"""Attention on a CPU: of few new positions by decode.cpp, of many by torch in float32."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KERNELS: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bflo
 
 
 class _Rows(threading.local):
-    """What this thread's forward pass says of its rows, if each of them has one new position."""
+    """What this thread's forward pass says of its new positions: one of each row, or some of one row."""
 
     mask: torch.Tensor | None = None
     """The mask that says the same; attention under another one is not ours."""
     lengths: torch.Tensor
-    """(rows,) int64: how many columns, from the first on, that position sees."""
+    """(positions,) int64: how many columns of its row, from the first on, each sees."""
 
 
 _ROWS: Final = _Rows()
@@ -46,7 +46,10 @@ def use_own_attention(module: torch.nn.Module) -> bool:
 
 @contextmanager
 def all_visible(mask: torch.Tensor, lengths: torch.Tensor) -> Iterator[None]:
-    """While it lasts, a new position under this mask sees the first `lengths` (rows,) columns of its row."""
+    """While it lasts, a new position under this mask sees the first `lengths` (positions,) columns of its row.
+
+    There is one position of each row, or there is one row.
+    """
     _ROWS.mask, _ROWS.lengths = mask, lengths
     try:
         yield
@@ -119,6 +122,10 @@ def _fits(
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
+    new = query.shape[2]
+    if new > 1:  # as many rows, which share their keys and values
+        query = query.transpose(0, 2)
+        key, value = (held.expand(new, -1, -1, -1) for held in (key, value))
     rows, heads, _, width = query.shape
     if query.stride(1) != width or query.stride(3) != 1:
         query = query.contiguous()
@@ -130,4 +137,4 @@ def _attend(
         width**-0.5 if scaling is None else scaling,
         torch.get_num_threads(),
     )
-    return out
+    return out.transpose(0, 1) if new > 1 else out

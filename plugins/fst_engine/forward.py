@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Forward", "attention_limits"]
 
+FEW: Final = 12
+"""So many new positions of one row are attended to as those of as many rows: torch would convert all keys."""
 _FULL: Final = "full_attention"
 _SLIDING: Final = "sliding_attention"
 
@@ -112,7 +114,8 @@ class Forward:
             assert visible is not None
             mask = torch.zeros(visible.shape, dtype=dtype, device=device)
             mask = mask.masked_fill_(~visible, -torch.inf)[:, None]
-            if self._tells_lengths and len(ids[0]) == 1:
+            new = len(ids[0])
+            if self._tells_lengths and (new == 1 or (new <= FEW and len(ids) == 1)):
                 said = all_visible(mask, positions.view(-1) + 1)
             arguments = {
                 "position_ids": positions,

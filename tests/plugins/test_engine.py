@@ -633,7 +633,7 @@ def test_short_prompts_are_read_together_and_none_sees_another(module):
         lambda _, __, kwargs: calls.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     rng = random.Random(3)
-    prompts = [random_prompt(rng, 30) for _ in range(6)]
+    prompts = [random_prompt(rng, 10) for _ in range(6)]
     expected = []
     for prompt in prompts:
         steps = scheduler(module)
@@ -677,7 +677,7 @@ def test_running_rows_get_a_token_in_every_step_while_a_long_prompt_is_read():
     steps.step()
     (long,) = rows(steps, range(150))
     calls.clear()
-    for expected in (*[10] * 15,):
+    for expected in (*[9] * 16, 6):
         outcomes = steps.step()
         assert outcomes[0].row is short
         assert [tuple(shape) for shape in calls] == [(1, 1), (1, expected)]

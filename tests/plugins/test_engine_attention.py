@@ -102,12 +102,27 @@ def test_a_decode_step_uses_the_kernel_in_every_layer(module, by_kernel):
         one = SlotCache([0])
         forward([row], one)
         cache.append(one)
-    assert by_kernel == []
+    by_kernel.clear()
     found = forward([[1], [2]], cache)
     assert len(by_kernel) == 2
     expected = [plain([[5, 6, 7, 1]], None), plain([[8, 9, 10, 11, 12, 2]], None)]
     assert torch.allclose(found, torch.cat(expected), atol=1e-5)
     assert len(by_kernel) == 2  # not that of a module in training
+
+
+@pytest.mark.parametrize("module", [gpt2, llama])
+def test_a_few_positions_of_one_row_are_attended_to_by_the_kernel(module, by_kernel):
+    forward, plain, cache = (
+        Forward(module(), 300, in_training=False),
+        Forward(module(), 300),
+        SlotCache([0]),
+    )
+    ids = list(range(5, 45))
+    forward([ids[:30]], cache)
+    assert by_kernel == []
+    found = torch.cat([forward([ids[30:37]], cache, 7), forward([ids[37:]], cache, 3)], 1)
+    assert len(by_kernel) == 4
+    assert torch.allclose(found, plain([ids], None, 10), atol=1e-5)
 
 
 def test_under_another_mask_attention_is_that_mask_s(by_kernel):
