@@ -22,6 +22,7 @@ from fst_core.plugins import DISTRIBUTION, registry
 
 BUNDLED = {
     "bytes",
+    "constraints",
     "documents",
     "engine",
     "evaluation",

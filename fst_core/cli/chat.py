@@ -56,9 +56,12 @@ def command(
     if engine.describe().get("chat") == "default":
         tell("This model learned no conversations: it goes on with a text that looks like one.")
     tell(f"{engine.describe().get('model') or target}: {_COMMANDS}.")
-    with asyncio.Runner() as runner, suppress(EOFError, KeyboardInterrupt):
+    with asyncio.Runner() as runner:
         try:
             _talk(runner, engine, system, seed, options)
+        except EOFError:
+            if sys.stdin.isatty():
+                click.echo()  # the cursor stands behind the prompt
         finally:
             runner.run(engine.close())
 
@@ -84,13 +87,13 @@ def _talk(
             else:
                 tell(f"There is no {said}: {_COMMANDS}.")
             continue
-        turn = Message("user", said)
+        kept = [*messages, Message("user", said)]
         answer: list[str] = []
         try:
-            kept = runner.run(_shortened(engine, [*messages, turn], len(beginning)))
+            kept = runner.run(_shortened(engine, kept, len(beginning)))
             runner.run(_answer(engine, kept, seed, options, answer))
-        except KeyboardInterrupt:  # what was written counts as the answer
-            kept = [*messages, turn]
+        except KeyboardInterrupt:
+            pass  # what was written counts as the answer
         except FstError as error:
             tell(str(error))
             continue

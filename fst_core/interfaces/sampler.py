@@ -34,9 +34,11 @@ class Rows:
     """(B,) how many ids of each history are the prompt's; empty: none are."""
     tokenizer: Tokenizer | None = None
     """The model's, for parameters that are words; None where there is none."""
+    keys: Sequence[int] = ()
+    """(B,) a number for each request, the same at every step and no other's of this engine; may be empty."""
 
 
-class Sampler(ABC):  # noqa: B024  # both methods have a default, and a sampler overrides one of them
+class Sampler(ABC):  # noqa: B024  # every method has a default, and a sampler overrides one of them
     """Adjusts logits, or draws ids from them; rows never influence each other.
 
     The engine runs `adjust` of each sampler of a pipeline in order, and `draw` of the last. A
@@ -56,8 +58,26 @@ class Sampler(ABC):  # noqa: B024  # both methods have a default, and a sampler 
     format: ClassVar[int] = 1
     """Raised when the same settings and seed begin to give other ids."""
 
+    def prepare(self, parameters: Any, tokenizer: Tokenizer) -> None:  # noqa: B027  # most have nothing to prepare
+        """Do once what a request's parameters need and what takes longer than a step may, such as to compile.
+
+        An engine calls it for the pipeline's parameters when it is made and, in a thread and within a
+        time limit, for those of a request that overrides some; several threads may call it at once.
+        What is prepared is the sampler's own to keep, and `adjust` may not rely on it.
+
+        Args:
+            parameters: the sampler's own Settings, with the fields that the request overrides.
+            tokenizer: the model's.
+
+        Raises:
+            UserError: a value cannot be used; the message begins with the field's name.
+        """
+
     def adjust(self, logits: torch.Tensor, rows: Rows) -> torch.Tensor:  # noqa: ARG002  # for those that override it
-        """Return the logits that the next sampler sees: (B, V) float32; may work in place."""
+        """Return the logits that the next sampler sees: (B, V) float32; may work in place.
+
+        It may be asked for the same step again: an engine draws row by row when one of them failed.
+        """
         return logits
 
     def draw(self, logits: torch.Tensor, rows: Rows) -> torch.Tensor:

@@ -156,6 +156,7 @@ class SamplerContract(ComponentContract):
             uniform=torch.tensor(numbers, dtype=torch.float64),
             prompt_lengths=prompt_lengths or [1] * count,
             tokenizer=ToyTokenizer(),
+            keys=range(count),
         )
 
     @staticmethod
@@ -172,4 +173,5 @@ def _only(rows: Rows, row: int) -> Rows:
         history=rows.history[row : row + 1],
         uniform=rows.uniform[row : row + 1],
         prompt_lengths=rows.prompt_lengths[row : row + 1],
+        keys=rows.keys[row : row + 1],
     )

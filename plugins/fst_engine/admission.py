@@ -31,8 +31,8 @@ class Admission:
         self._parameters = parameters
         self._context_length = context_length
 
-    def row(self, request: Request, ids: list[int]) -> Row:
-        """Return the row of a request whose prompt has these ids.
+    def row(self, request: Request, ids: list[int], ends: frozenset[int] = frozenset()) -> Row:
+        """Return the row of a request whose prompt has these ids, and that these ids end as well.
 
         Raises:
             PromptTooLong: the prompt leaves no room.
@@ -46,14 +46,14 @@ class Admission:
         _check_range("logprobs", request.logprobs, vocabulary, ", the vocabulary")
         _check_range("prompt_logprobs", request.prompt_logprobs, min(vocabulary, _MOST_OF_PROMPT))
         new = self._new(request, len(ids))
-        ends = check_ids(request.stop_ids, vocabulary, "stop_ids")
+        stops = check_ids(request.stop_ids, vocabulary, "stop_ids")
         return Row(
             ids=ids,
             prompt_length=len(ids),
             max_length=len(ids) + new,
             seed=request.seed,
             parameters=self._parameters.merged(request.parameters),
-            ends=frozenset(ends) | {self._tokenizer.end_id},
+            ends=ends.union(stops, [self._tokenizer.end_id]),
             min_length=len(ids) + request.min_new_tokens,
             logprobs=request.logprobs,
             prompt_logprobs=request.prompt_logprobs,

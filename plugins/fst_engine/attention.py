@@ -112,6 +112,7 @@ def _fits(
         and width <= _WIDEST
         and key.shape == value.shape
         and key.shape[3] == width
+        and query.shape[1] % key.shape[1] == 0
         and key.stride() == value.stride()
         and key.stride()[2:] == (width, 1)
         and named.get("position_bias") is None

@@ -33,18 +33,18 @@ def quicken(module: torch.nn.Module) -> None:
     """
     if not _can_pack():
         return
-    packed: dict[int, torch.Tensor] = {}
-    """By the address of a weight, which several layers may share."""
+    packed: dict[tuple[Any, ...], torch.Tensor] = {}
+    """By a weight, which several layers may share: its address, its form, and whether it is turned."""
     part: Any
     for part in module.modules():
         kind = f"{type(part).__module__}.{type(part).__qualname__}"
         if kind in _LINEAR and part.weight.dtype in _DTYPES:
             weight = part.weight.detach()
-            address = weight.data_ptr()
-            if address not in packed:
+            key = weight.data_ptr(), weight.shape, weight.stride(), _LINEAR[kind]
+            if key not in packed:
                 plain = weight.t().contiguous() if _LINEAR[kind] else weight
-                packed[address] = torch.ops.mkldnn._reorder_linear_weight(plain, _ROWS)  # noqa: SLF001  # torch's compiler uses it so
-            part.forward = _linear(packed[address], part.bias)
+                packed[key] = torch.ops.mkldnn._reorder_linear_weight(plain, _ROWS)  # noqa: SLF001  # torch's compiler uses it so
+            part.forward = _linear(packed[key], part.bias)
         elif kind == _GELU:
             part.forward = _gelu
 

@@ -77,7 +77,10 @@ template <typename T>
 void attend_all(const T *queries, const T *keys, const T *values, T *out, const int64_t *lengths, int64_t rows,
                 int64_t heads, int64_t groups, int64_t dim, int64_t query_stride, int64_t row_stride,
                 int64_t head_stride, float scale, int threads) {
-#pragma omp parallel for collapse(2) num_threads(threads)
+  int64_t all = 0;
+  for (int64_t row = 0; row < rows; row++) all += lengths[row];
+  // Rows differ in length, so that who is done takes more; for little work nobody is woken.
+#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(threads) if (all * heads * dim > 1 << 15)
   for (int64_t row = 0; row < rows; row++)
     for (int64_t head = 0; head < heads; head++) {
       const T *query = queries + row * query_stride + head * dim;

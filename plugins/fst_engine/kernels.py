@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -34,25 +35,16 @@ _SECONDS: Final = 60.0
 @functools.cache
 def load_kernels() -> ctypes.CDLL | None:
     """Return the library of decode.cpp, built once a machine; None where it cannot be built."""
-    names = (os.environ["CXX"],) if os.environ.get("CXX") else _COMPILERS
-    compiler = next(filter(None, map(shutil.which, names)), None)
+    named = shlex.split(os.environ.get("CXX", ""))
+    compiler = next(filter(None, map(shutil.which, named[:1] or _COMPILERS)), None)
     if compiler is None:
-        _LOG.warning("there is no C++ compiler (%s): %s", ", ".join(names), _SLOWER)
+        names = ", ".join(named[:1] or _COMPILERS)
+        _LOG.warning("there is no C++ compiler (%s): %s", names, _SLOWER)
         return None
-    # What is built suits one processor; a home directory may be that of several.
-    parts = (_SOURCE.read_text("utf-8"), compiler, *_FLAGS, platform.machine(), sorted(cpu_flags()))
-    name = f"decode-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.so"
+    command = [compiler, *named[1:], *_FLAGS, str(_SOURCE)]
     try:
-        directory = _cache_directory()
-        built = directory / name
-        if not built.exists():
-            with tempfile.TemporaryDirectory(dir=directory) as temporary:
-                fresh = Path(temporary) / name
-                command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(fresh)]
-                subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
-                fresh.replace(built)
-        library = ctypes.CDLL(str(built))
-    except (OSError, subprocess.SubprocessError) as error:
+        library = ctypes.CDLL(str(_built(command)))
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         _LOG.warning("%s cannot be built, %s: %s", _SOURCE.name, _SLOWER, error)
         return None
     number, address = ctypes.c_int64, ctypes.c_void_p
@@ -62,9 +54,42 @@ def load_kernels() -> ctypes.CDLL | None:
     return library
 
 
+def _built(command: list[str]) -> Path:
+    """Return the library that a command builds, which is built unless it is there already, and sound.
+
+    Its name ends with the digest of what is in it: to load half a library would end the process.
+    """
+    # What is built suits one processor; a home directory may be that of several.
+    parts = _SOURCE.read_text("utf-8"), command[:-1], platform.machine(), sorted(cpu_flags())
+    directory, name = _cache_directory(), f"decode-{_digest(repr(parts).encode())}"
+    for built in directory.glob(f"{name}-*.so"):
+        if built.stem == f"{name}-{_digest(built.read_bytes())}":
+            return built
+    with tempfile.TemporaryDirectory(dir=directory) as temporary:
+        fresh = Path(temporary) / "decode.so"
+        subprocess.run(
+            [*command, "-o", str(fresh)], check=True, capture_output=True, timeout=_SECONDS
+        )
+        built = directory / f"{name}-{_digest(fresh.read_bytes())}.so"
+        fresh.replace(built)
+    return built
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def _cache_directory() -> Path:
-    """Return the directory of this user's built kernels."""
+    """Return the directory of this user's built kernels.
+
+    Raises:
+        OSError: there is none, or somebody else could write there.
+        RuntimeError: this user has no home.
+    """
     home = os.environ.get("XDG_CACHE_HOME")
     directory = (Path(home) if home else Path.home() / ".cache") / "fst"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if os.name == "posix" and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+        raise PermissionError(f"{directory} is not this user's alone")
     return directory

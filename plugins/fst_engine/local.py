@@ -13,10 +13,12 @@ from fst_core.chat import ChatTemplate
 from fst_core.errors import FstError
 from fst_core.generation import Detokenizer
 from fst_engine.admission import Admission
+from fst_engine.ends import Ends
 from fst_engine.forward import Forward, attention_limits
 from fst_engine.parameters import Parameters
 from fst_engine.precision import choose_device, choose_dtype
 from fst_engine.prefixes import Prefixes
+from fst_engine.preparing import Preparing
 from fst_engine.prompts import Prompts, check_ids, is_conversation
 from fst_engine.sampling import Sampling
 from fst_engine.scheduler import Scheduler
@@ -45,8 +47,10 @@ class _Served:
     context_length: int
     chat: ChatTemplate
     parameters: Parameters
+    preparing: Preparing
     forward: Forward
     prompts: Prompts
+    ends: Ends
     admission: Admission
     worker: Worker
 
@@ -151,8 +155,10 @@ class LocalEngine(Engine):
             context_length,
             chat,
             parameters,
+            Preparing(samplers, tokenizer),
             forward,
             Prompts(tokenizer, chat),
+            Ends(forward.module, tokenizer, chat),
             Admission(tokenizer, parameters, context_length),
             worker,
         )
@@ -194,7 +200,9 @@ class LocalEngine(Engine):
         """
         served = self._model()
         ids = await served.prompts.encode(request.prompt, request.meta)
-        row = served.admission.row(request, ids)
+        ends = await served.ends.of(request.prompt)
+        row = served.admission.row(request, ids, ends)
+        await served.preparing(request.parameters, row.parameters)
         chat = is_conversation(request.prompt)
         stop = (*request.stop, *served.chat.stop) if chat else request.stop
         job = Job(row, Detokenizer(served.tokenizer, row.ids, stop, strip=chat))

@@ -7,6 +7,7 @@ import json
 import os
 import ssl
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
@@ -20,6 +21,7 @@ from fst_core.errors import (
     UserError,
     one_line,
 )
+from fst_core.generation import Logprob
 from fst_engine.parameters import Parameters
 from fst_engine.prompts import is_conversation
 
@@ -48,7 +50,8 @@ class RemoteEngine(Engine):
     """Asks `/completions` for texts and ids, `/chat/completions` for conversations.
 
     Parameters are the fields of the pipeline's samplers, sent under their names; the server draws.
-    Log probabilities are refused, as not every server says of which ids they are.
+    Log probabilities are those of the generated ids, from servers that say these ids (`extensions`);
+    servers tell the likeliest others by their texts, so asking for them is refused.
     """
 
     def __init__(self, settings: RemoteSettings) -> None:
@@ -126,13 +129,12 @@ class RemoteEngine(Engine):
             async for event in _events(answer):
                 if "error" in event:
                     raise FstError(f"the server failed: {_message(event)}")
-                chunk = _chunk(event, chat=chat)
+                chunk = _chunk(event, chat=chat, scored=request.logprobs is not None)
                 if last is not None:  # what comes after the last text tells of its usage
-                    tokens = chunk.prompt_tokens if chunk else None
-                    last = Chunk(last.text, last.ids, None, last.finish_reason, tokens)
-                elif chunk is not None and chunk.finish_reason:
+                    last = replace(last, prompt_tokens=chunk.prompt_tokens)
+                elif chunk.finish_reason:
                     last = chunk
-                elif chunk is not None and (chunk.text or chunk.ids):
+                elif chunk.text or chunk.ids:
                     yield chunk
         if last is None:
             raise FstError("the server ended the text without a reason")
@@ -173,9 +175,7 @@ class RemoteEngine(Engine):
 
     def _body(self, request: Request) -> dict[str, Any]:
         """Return a request as the server reads it."""
-        for name in ("meta", "logprobs", "prompt_logprobs"):
-            if getattr(request, name) is not None:
-                raise UnsupportedParameter(name)
+        self._refuse(request)
         body: dict[str, Any] = {
             "model": self._known()["id"],
             "seed": request.seed,
@@ -187,6 +187,8 @@ class RemoteEngine(Engine):
             body["messages"] = _messages(request.prompt)
         else:
             body["prompt"] = request.prompt
+        if request.logprobs is not None:
+            body["logprobs"] = True if "messages" in body else 0
         if request.max_new_tokens is not None:
             body["max_tokens"] = request.max_new_tokens
         if request.stop:
@@ -202,6 +204,16 @@ class RemoteEngine(Engine):
         if self.settings.extensions:
             body["return_token_ids"] = True
         return body
+
+    def _refuse(self, request: Request) -> None:
+        """Refuse what servers do not tell or take whatever their model is."""
+        for name in ("meta", "prompt_logprobs"):
+            if getattr(request, name) is not None:
+                raise UnsupportedParameter(name)
+        if request.logprobs is not None and not self.settings.extensions:
+            raise UnsupportedParameter("logprobs", "engine.extensions = false: ids are not told")
+        if request.logprobs:
+            raise UnsupportedParameter("logprobs", "only 0: ids of other tokens are not told")
 
     def _sampling(self, request: Request) -> dict[str, Any]:
         """Return the samplers' parameters that are not what they are without a word."""
@@ -315,8 +327,12 @@ async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         yield event
 
 
-def _chunk(event: Mapping[str, Any], *, chat: bool) -> Chunk | None:
-    """Return what an event tells; None if it tells nothing."""
+def _chunk(event: Mapping[str, Any], *, chat: bool, scored: bool) -> Chunk:
+    """Return what an event tells.
+
+    Raises:
+        UnsupportedParameter: it has no log probability for each id, and is to have (`scored`).
+    """
     usage = event.get("usage") or {}
     choices = event.get("choices") or [{}]
     choice = choices[0]
@@ -325,7 +341,19 @@ def _chunk(event: Mapping[str, Any], *, chat: bool) -> Chunk | None:
     if choice.get("finish_reason"):
         reason = "length" if choice["finish_reason"] == "length" else "stop"
     ids = tuple(choice.get("token_ids") or ())
-    return Chunk(text or "", ids, None, reason, usage.get("prompt_tokens"))
+    logprobs = _logprobs(choice, ids, len(text or "")) if scored else None
+    return Chunk(text or "", ids, logprobs, reason, usage.get("prompt_tokens"))
+
+
+def _logprobs(
+    choice: Mapping[str, Any], ids: Sequence[int], characters: int
+) -> tuple[Logprob, ...] | None:
+    """Return the log probabilities of an event's ids; None if it has no ids, and needs none."""
+    said = choice.get("logprobs") or {}
+    found = said.get("token_logprobs") or [each["logprob"] for each in said.get("content") or ()]
+    if len(found) != len(ids) or (characters and not ids):
+        raise UnsupportedParameter("logprobs", "the server does not say of which ids they are")
+    return tuple(map(Logprob, ids, found)) or None
 
 
 def _refusal(answer: httpx.Response) -> FstError:

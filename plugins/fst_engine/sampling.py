@@ -76,8 +76,11 @@ class Sampling:
             adjusted = logits.to(torch.float32, copy=True)
             adjusted[:, self._never] = -math.inf
             for number, row in enumerate(rows):
+                ends = list(row.ends)
                 if len(row.ids) < row.min_length:
-                    adjusted[number, list(row.ends)] = -math.inf
+                    adjusted[number, ends] = -math.inf
+                elif not row.ends.isdisjoint(self._never):
+                    adjusted[number, ends] = logits[number, ends].float()
             for number, sampler in enumerate(self._samplers):
                 view = self._view(rows, number, chance)
                 adjusted = sampler.adjust(adjusted, view)
@@ -96,6 +99,7 @@ class Sampling:
             uniform=chance,
             prompt_lengths=[row.prompt_length for row in rows],
             tokenizer=self._tokenizer,
+            keys=[row.ticket for row in rows],
         )
 
     def _check_drawn(self, ids: Sequence[int], rows: Sequence[Row], vocabulary: int) -> None:
@@ -103,7 +107,8 @@ class Sampling:
             raise ValueError(f"{len(ids)} ids for {len(rows)} rows")
         for i, row in zip(ids, rows, strict=True):
             too_early = i in row.ends and len(row.ids) < row.min_length
-            if not 0 <= i < vocabulary or i in self._never or too_early:
+            never = i in self._never and i not in row.ends
+            if not 0 <= i < vocabulary or never or too_early:
                 raise ValueError(f"the id {i}, which may not be drawn")
 
 

@@ -23,6 +23,7 @@ from fst_fastapi.field_table import (
     Field,
     same,
 )
+from fst_fastapi.formats import PARAMETER, RESPONSE_FORMAT, constrained
 from fst_fastapi.schema import check
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Fields:
                     own[name] = same(
                         name, (COMPLETIONS, CHAT), value, does="No sampler of this model has it."
                     )
+            if PARAMETER in self.sampling:
+                own[RESPONSE_FORMAT.name] = RESPONSE_FORMAT
         return own
 
     def schema(self) -> dict[str, Any]:
@@ -88,7 +91,7 @@ class Checker:
         self._table = fields.table
         self._parameters = fields.parameters()
 
-    def check(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def check(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """Return the fields that are used, with their defaults, and the samplers' parameters.
 
         Raises:
@@ -112,7 +115,7 @@ class Checker:
                 raise ApiError(
                     400, f"{name}: this field is needed", code="missing_parameter", param=name
                 )
-        return values, parameters
+        return values, constrained(parameters, values.pop(RESPONSE_FORMAT.name, None))
 
     def _unknown(self, name: str) -> ApiError:
         name = name.encode(errors="replace").decode()[:80]

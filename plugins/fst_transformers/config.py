@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedConfig
 
-__all__ = ["CONFIG", "build_config", "context_length", "read_config"]
+__all__ = ["CONFIG", "GENERATION", "build_config", "context_length", "read_config"]
 
 CONFIG: Final = "config.json"
+GENERATION: Final = "generation_config.json"
+"""What says how texts are generated, of which FST reads how they end."""
 _LARGEST: Final = 16 * 2**20
 """Bytes; configs have a few thousand."""
 _MOST_LAYERS: Final = 10_000

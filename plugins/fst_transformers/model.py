@@ -9,11 +9,13 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 from fst_core import Model
 from fst_core.errors import ArtefactError, UserError
-from fst_transformers.config import CONFIG, read_config
+from fst_core.tokenizer_json import read_json
+from fst_transformers.config import CONFIG, GENERATION, read_config
 from fst_transformers.quiet import quiet
 from fst_transformers.weights import WEIGHTS, assemble, embeddings, read_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -40,10 +42,10 @@ class TransformersModel(Model):
         Raises:
             ArtefactError: a file is missing, damaged or outside of the directory, or names code.
         """
-        for name in (CONFIG, WEIGHTS):
+        for name in (CONFIG, WEIGHTS, GENERATION):
             if not (directory / name).resolve().is_relative_to(directory.resolve()):
                 raise ArtefactError(f"{directory / name}: leads outside of {directory}")
-            if not (directory / name).is_file():
+            if name != GENERATION and not (directory / name).is_file():
                 raise ArtefactError(f"{directory / name}: missing; the model is damaged")
         return read_module(directory)
 
@@ -63,19 +65,25 @@ def initialise(config: PreTrainedConfig, tokenizer: Tokenizer) -> PreTrainedMode
 
 
 def read_module(directory: Path) -> PreTrainedModel:
-    """Read the module of a directory, in evaluation mode.
+    """Read the module of a directory, in evaluation mode; its generation_config knows the ends of texts.
 
     Raises:
         ArtefactError: a file is missing or damaged, or names code.
     """
     config = read_config(directory / CONFIG)
     module = assemble(config, read_weights(directory), str(directory))
-    module.generation_config = _generation_config(module.config)
+    file = directory / GENERATION
+    said = read_json(file).get("eos_token_id") if file.is_file() else None
+    named = getattr(module.config, "eos_token_id", None) if said is None else said
+    module.generation_config = _generation_config(module.config, _ids(named))
     return module
 
 
 def set_control_ids(module: PreTrainedModel, tokenizer: Tokenizer) -> None:
     """Write the tokenizer's control ids into the configs, so that `generate` stops at the end id.
+
+    Other ids at which the model's own generation_config stops, as those that end an answer, stay in
+    it behind the end id, if they are control ids of this tokenizer too.
 
     Raises:
         UserError: they are not ids of the module.
@@ -90,13 +98,24 @@ def set_control_ids(module: PreTrainedModel, tokenizer: Tokenizer) -> None:
             )
     config = module.config
     config.bos_token_id, config.eos_token_id, config.pad_token_id = control.values()
-    module.generation_config = _generation_config(config)
+    others = (
+        i
+        for i in _ids(getattr(module.generation_config, "eos_token_id", None))
+        if i < min(rows, tokenizer.vocab_size) and not tokenizer.decode([i])
+    )
+    ends = list(dict.fromkeys([tokenizer.end_id, *others]))
+    module.generation_config = _generation_config(config, ends)
 
 
-def _generation_config(config: PreTrainedConfig) -> GenerationConfig:
+def _generation_config(config: PreTrainedConfig, ends: Sequence[int]) -> GenerationConfig:
     # Nothing else: how to draw is a matter of samplers, and what a file says of it may be refused at saving.
     return GenerationConfig(  # type: ignore[no-untyped-call]  # transformers left it unannotated
         bos_token_id=getattr(config, "bos_token_id", None),
-        eos_token_id=getattr(config, "eos_token_id", None),
+        eos_token_id=list(ends) if len(ends) > 1 else next(iter(ends), None),
         pad_token_id=getattr(config, "pad_token_id", None),
     )
+
+
+def _ids(named: object) -> list[int]:
+    """Return the ids that a config names by one or by a list."""
+    return [i for i in (named if isinstance(named, list) else [named]) if type(i) is int and i >= 0]

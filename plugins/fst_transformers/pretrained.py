@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from fst_core.artefacts.digests import digest_fields, digest_file
-from fst_transformers.config import CONFIG, context_length, read_config
+from fst_transformers.config import CONFIG, GENERATION, context_length, read_config
 from fst_transformers.frozen import freeze_layers, train_rows
 from fst_transformers.gguf import read_gguf_config, read_gguf_module
 from fst_transformers.lora import add_adapters, merged
@@ -54,7 +54,7 @@ class Pretrained(TransformersModel):
         return context_length(config, str(source))
 
     def fingerprint(self) -> str:
-        """Return a digest of the config and the weights.
+        """Return a digest of the config, the weights, and what says how texts end.
 
         Raises:
             UserError: the model is not there, or damaged.
@@ -62,6 +62,8 @@ class Pretrained(TransformersModel):
         if is_gguf(self.source):
             return digest_file(self.source)
         files = [self.source / CONFIG, *weight_files(self.source)]
+        if (self.source / GENERATION).is_file():
+            files.append(self.source / GENERATION)
         return digest_fields({path.name: digest_file(path) for path in files})
 
     def build(self, tokenizer: Tokenizer) -> torch.nn.Module:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Final
 
 from fst_core.errors import UserError
-from fst_transformers.config import CONFIG
+from fst_transformers.config import CONFIG, GENERATION
 from fst_transformers.hub import fetch
 from fst_transformers.weights import INDEX, WEIGHTS
 
 __all__ = ["is_gguf", "locate"]
 
-_FILES: Final = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors"]
+_FILES: Final = [CONFIG, GENERATION, WEIGHTS, INDEX, "model-*.safetensors"]
 
 
 def locate(path: str) -> Path:

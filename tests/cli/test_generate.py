@@ -52,6 +52,15 @@ def test_generate_takes_a_directory_without_a_manifest(fst, directory):
     fst("generate", directory, "-n", "2", "-s", "sampler.0.top_k=3")
 
 
+def test_a_prompt_that_is_too_long_is_an_error_and_no_output(capsys, directory):
+    with pytest.raises(SystemExit) as ended:
+        main(["generate", str(directory), "-p", "word " * 200, "-n", "5"])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert err.startswith("error: the prompt has ")
+    assert err.count("\n") == 1
+
+
 def test_chat_answers_until_it_is_told_to_stop(fst, directory):
     said = ["One", "", "Two", "/reset", "One", "/exit"]
     done = fst("chat", directory, "-n", "4", "-P", "temperature=0", said=said)

@@ -154,7 +154,33 @@ def test_the_kernel_is_built_once(fresh_kernels):
     ]
 
 
-@pytest.mark.parametrize("compiler", ["nowhere++", "false"])
+@pytest.mark.parametrize("size", [0, 3_000])
+def test_a_kernel_that_is_cut_is_built_anew(fresh_kernels, size):
+    assert load_kernels() is not None
+    (built,) = fresh_kernels.iterdir()
+    cut = built.read_bytes()[:size]
+    built.unlink()  # this process goes on with the file that it has mapped
+    built.write_bytes(cut)
+    load_kernels.cache_clear()
+    assert load_kernels() is not None
+    assert len(built.read_bytes()) > 3_000
+
+
+def test_a_kernel_that_others_can_write_is_not_loaded(fresh_kernels, caplog):
+    fresh_kernels.mkdir(mode=0o700)
+    fresh_kernels.chmod(0o777)
+    assert load_kernels() is None
+    assert "is not this user's alone" in caplog.text
+
+
+def test_heads_that_share_no_keys_evenly_are_an_error_of_torch_s(by_kernel):
+    query, held = torch.randn(1, 6, 1, 16), torch.randn(1, 4, 5, 16)
+    with pytest.raises(RuntimeError):
+        attend(query, held, held, torch.tensor([5]))
+    assert by_kernel == []
+
+
+@pytest.mark.parametrize("compiler", ["nowhere++", "false", "false --or"])
 def test_without_a_compiler_attention_is_torch_s(
     fresh_kernels, by_kernel, compiler, monkeypatch, caplog
 ):

@@ -21,7 +21,7 @@ from fst_core.testing.toys import ToySampler, ToySamplerSettings, ToyTokenizer, 
 
 KNOWN = {
     "model", "prompt", "messages", "max_tokens", "seed", "stop", "stream", "stream_options",
-    "stop_token_ids", "min_tokens", "return_token_ids",
+    "stop_token_ids", "min_tokens", "return_token_ids", "logprobs",
 }  # fmt: skip
 
 
@@ -108,6 +108,7 @@ class Server:
             parameters={name: value for name, value in body.items() if name not in KNOWN},
             stop_ids=tuple(body.get("stop_token_ids", ())),
             min_new_tokens=body.get("min_tokens", 0),
+            logprobs=None if body.get("logprobs") is None else 0,
         )
         began, prompt_tokens = False, 0
         try:
@@ -119,6 +120,7 @@ class Server:
                     text = {"delta": {"content": chunk.text}} if chat else {"text": chunk.text}
                     self.event(writer, choices=[{
                         **text, "token_ids": chunk.ids, "finish_reason": chunk.finish_reason,
+                        "logprobs": told(chunk.logprobs or (), chat=chat),
                     }])  # fmt: skip
                     await writer.drain()
             self.event(writer, choices=[], usage={"prompt_tokens": prompt_tokens})
@@ -132,6 +134,13 @@ class Server:
 
     def event(self, writer, **fields):
         writer.write(f"data: {json.dumps(fields)}\n\n".encode())
+
+
+def told(logprobs, *, chat):
+    """Log probabilities as the two interfaces tell them."""
+    if chat:
+        return {"content": [{"token": "?", "logprob": each.logprob} for each in logprobs]}
+    return {"token_logprobs": [each.logprob for each in logprobs]}
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +204,32 @@ def asked(servers, request, samplers=(), answer=None, **settings):
     return asyncio.run(ask()), servers[-1].asked
 
 
+def test_log_probabilities_of_a_conversation_come_with_their_ids(servers):
+    request = Request((Message("user", "Hi"),), max_new_tokens=5, seed=3, logprobs=0)
+    found, requests = asked(servers, request, toy_sampler())
+    assert requests[-1][2]["logprobs"] is True
+    assert found == asyncio.run(local_over(toy_module(64)).generate(request))
+    assert [each.id for each in found.logprobs] == list(found.ids)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"text": "a"},
+        {"text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": [-1.0]}},
+        {"text": "a", "token_ids": [97]},
+        {"text": "a", "token_ids": [97, 98], "logprobs": {"token_logprobs": [-1.0]}},
+    ],
+)
+def test_log_probabilities_of_ids_that_the_server_does_not_say_are_refused(servers, choice):
+    answer = (200, b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+    with pytest.raises(UnsupportedParameter, match="of which ids") as raised:
+        asked(servers, Request("a", logprobs=0), answer=answer)
+    assert raised.value.parameter == "logprobs"
+    with pytest.raises(UnsupportedParameter, match="only 0"):
+        asked(servers, Request("a", logprobs=1))
+
+
 def standard(**parameters):
     offer = registry().find("sampler", "standard")
     settings = validate(offer.settings_class(), parameters)
@@ -234,6 +269,7 @@ def test_parameters_go_under_their_names_and_usual_values_unsaid(servers):
 @pytest.mark.parametrize(
     ("request_", "name"),
     [
+        (Request("a", logprobs=0), "logprobs"),
         (Request("a", logprobs=1), "logprobs"),
         (Request("a", prompt_logprobs=1), "prompt_logprobs"),
         (Request("a", meta="x"), "meta"),

@@ -44,6 +44,9 @@ class Toy:
     end_id: int = 38
     pad_id: int = 39
 
+    def decode(self, ids):
+        return "".join("x" for i in ids if i not in {self.bos_id, self.end_id, self.pad_id})
+
 
 def model(use, **settings):
     offer = registry().find("model", use)
@@ -410,7 +413,7 @@ def test_a_hostile_config_is_refused_in_one_line(fields, named, tmp_path):
     assert str(tmp_path) in told(error)
 
 
-def test_other_files_of_the_directory_are_not_read(tmp_path):
+def test_other_files_of_the_directory_are_not_read_but_for_what_ends_a_text(tmp_path):
     module = saved("gpt2", tmp_path)
     adapter = {"base_model_name_or_path": "owner/model", "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
@@ -420,7 +423,7 @@ def test_other_files_of_the_directory_are_not_read(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     loaded = load("gpt2", tmp_path)
     assert torch.equal(logits(loaded, ids(1, 5)), logits(module, ids(1, 5)))
-    assert loaded.generation_config.eos_token_id == 38
+    assert loaded.generation_config.eos_token_id == 1
 
 
 @pytest.mark.parametrize("dtype", ["load", "uint8", "float64", 7, None])
@@ -704,6 +707,32 @@ def test_the_fingerprint_is_of_the_config_and_the_weights(tmp_path):
     assert pretrained.fingerprint() != first
 
 
+def test_all_control_ids_that_end_a_text_are_kept_and_saved(tmp_path):
+    class Toys(Toy):
+        def decode(self, ids):
+            return "".join("x" for i in ids if i < 35)
+
+    saved("gpt2", tmp_path / "a")
+    ends = {"eos_token_id": [35, 38, 36, 5, 10**6, -1, "7"], "temperature": 0.5}
+    (tmp_path / "a/generation_config.json").write_text(json.dumps(ends))
+    pretrained = model("pretrained", path=str(tmp_path / "a"))
+    module = pretrained.build(Toys())
+    assert (module.config.eos_token_id, module.generation_config.eos_token_id) == (38, [38, 35, 36])
+    pretrained.save(module, tmp_path / "b")
+    opened = AutoModelForCausalLM.from_pretrained(tmp_path / "b")
+    assert opened.generation_config.eos_token_id == [38, 35, 36]
+    again = load("gpt2", tmp_path / "b")
+    model("gpt2").save(again, tmp_path / "c")
+    files = [tmp_path / place / "generation_config.json" for place in ("b", "c")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    files[1].write_text("{}")
+    change_config(tmp_path / "c", eos_token_id=[38, 35])
+    assert load("gpt2", tmp_path / "c").generation_config.eos_token_id == [38, 35]
+    first = pretrained.fingerprint()
+    (tmp_path / "a/generation_config.json").write_text("{}")
+    assert pretrained.fingerprint() != first
+
+
 @pytest.mark.parametrize("config", [GPT2Config, LlamaConfig])
 def test_what_transformers_saved_in_several_files_is_read(config, tmp_path):
     torch.manual_seed(0)
@@ -781,7 +810,7 @@ def test_a_name_of_the_hub_is_found_in_its_cache(tmp_path, monkeypatch):
     for directory in (cache / "blobs", cache / "refs", snapshot):
         directory.mkdir(parents=True)
     (cache / "refs/main").write_text("0" * 40)
-    for name in ("config.json", "model.safetensors"):
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
         shutil.copy(tmp_path / "model" / name, cache / "blobs" / name)
         (snapshot / name).symlink_to(cache / "blobs" / name)
     monkeypatch.chdir(tmp_path)

@@ -43,7 +43,9 @@ class Recorder(EchoEngine):
         if said == "hang":
             await asyncio.sleep(1000)
         if said == "long":
-            raise PromptTooLong("the prompt has 281 ids, and the model takes 256: shorten the prompt")
+            raise PromptTooLong(
+                "the prompt has 281 ids, and the model takes 256: shorten the prompt"
+            )
         if said == "bug":
             raise RuntimeError(said)
         answer = said.partition("say:")[2] or f" {len(self.asked)}"
