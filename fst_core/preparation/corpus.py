@@ -10,9 +10,9 @@ from fst_core.chance import uniform
 from fst_core.conversations import is_answered
 from fst_core.documents import ReadReport, place_of_cut
 from fst_core.errors import DocumentError, UserError
+from fst_core.memory import give_back_freed
 from fst_core.preparation.duplicates import first_ones
 from fst_core.preparation.held_out import HeldOut
-from fst_core.preparation.memory import give_back_freed
 from fst_core.preparation.text_bytes import size_of, utf8_of
 
 if TYPE_CHECKING:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from fst_core.memory import give_back_freed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,6 +15,9 @@ __all__ = ["LEAST_SHARED", "Prefixes", "shared_length"]
 
 LEAST_SHARED: Final = 16
 """With fewer ids in common, to read them again is as quick as to copy what was kept of them."""
+
+TIDY: Final = 32
+"""After so many texts what they left in pieces goes back to the system, which takes some milliseconds."""
 
 
 class Prefixes:
@@ -26,6 +31,8 @@ class Prefixes:
         self._most_bytes = most_bytes
         self._kept: list[tuple[list[int], SlotCache]] = []
         """The last used one at the end."""
+        self._since = 0
+        """Texts that were kept since the last tidying."""
 
     def keep(self, ids: Sequence[int], cache: SlotCache, row: int) -> None:
         """Keep a copy of what a cache holds of a row, whose first ids these are."""
@@ -38,6 +45,11 @@ class Prefixes:
         self._kept.append((ids, cache.copy(row, length)))
         while sum(held.bytes_for(1, len(known)) for known, held in self._kept) > self._most_bytes:
             self._kept.pop(0)
+        self._since += 1
+        if self._since == TIDY:
+            # What is kept lies between what was freed: else the process grows by many times as much.
+            self._since = 0
+            give_back_freed()
 
     def find(self, ids: Sequence[int]) -> tuple[SlotCache | None, int]:
         """Return the cache that holds most of the first of these ids in its only row, and how many."""
