@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
@@ -24,6 +24,17 @@ FEW: Final = 12
 """So many new positions of one row are attended to as those of as many rows: torch would convert all keys."""
 _FULL: Final = "full_attention"
 _SLIDING: Final = "sliding_attention"
+
+
+class _Where(NamedTuple):
+    """Where new ids stand, and what they see of the cache."""
+
+    positions: torch.Tensor
+    """(rows, new) int64."""
+    visible: torch.Tensor
+    """(rows, new, columns) bool."""
+    lengths: torch.Tensor | None = None
+    """(rows * new,) int64, where each sees the first columns of its row, so many, and there are few of them."""
 
 
 class Forward:
@@ -75,11 +86,12 @@ class Forward:
             (B, keep, vocab_size), in the module's dtype: the logits of the id after each of them.
         """
         if cache is None:
-            logits = self._module(ids, keep)
-        else:
-            positions, visible = cache.begin(len(ids[0]), self.device)
-            logits = self._module(ids, keep, cache, positions, visible)
-        return logits[:, -keep:]
+            return self._module(ids, keep)[:, -keep:]
+        new = len(ids[0])
+        positions, visible = cache.begin(new, self.device)
+        few = new == 1 or (new <= FEW and len(ids) == 1)
+        where = _Where(positions, visible, positions.view(-1) + 1 if few else None)
+        return self._module(ids, keep, cache, where)[:, -keep:]
 
     def read_together(self, texts: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
         """Compute the beginnings of several texts as one row; none sees another.
@@ -92,9 +104,9 @@ class Forward:
             (B, vocab_size): the logits of the id after each text.
         """
         lengths = [len(text) for text in texts]
-        positions, visible = cache.begin_texts(lengths, self.device)
+        where = _Where(*cache.begin_texts(lengths, self.device))
         ends = torch.tensor(lengths, device=self.device).cumsum(0) - 1
-        logits = self._module([list(chain(*texts))], ends, cache, positions, visible)
+        logits = self._module([list(chain(*texts))], ends, cache, where)
         return logits[0] if self._keeps else logits[0, ends]
 
     def _module(
@@ -102,23 +114,19 @@ class Forward:
         ids: Sequence[Sequence[int]],
         keep: int | torch.Tensor,
         cache: SlotCache | None = None,
-        positions: torch.Tensor | None = None,
-        visible: torch.Tensor | None = None,
+        where: _Where | None = None,
     ) -> torch.Tensor:
         """Call the module; `keep` says of which positions its logits are wanted."""
         device, dtype = self.device, self.dtype
         arguments: dict[str, Any] = {"use_cache": False}
         said: AbstractContextManager[None] = nullcontext()
-        if cache is not None:
-            assert positions is not None
-            assert visible is not None
-            mask = torch.zeros(visible.shape, dtype=dtype, device=device)
-            mask = mask.masked_fill_(~visible, -torch.inf)[:, None]
-            new = len(ids[0])
-            if self._tells_lengths and (new == 1 or (new <= FEW and len(ids) == 1)):
-                said = all_visible(mask, positions.view(-1) + 1)
+        if where is not None:
+            mask = torch.zeros(where.visible.shape, dtype=dtype, device=device)
+            mask = mask.masked_fill_(~where.visible, -torch.inf)[:, None]
+            if self._tells_lengths and where.lengths is not None:
+                said = all_visible(mask, where.lengths)
             arguments = {
-                "position_ids": positions,
+                "position_ids": where.positions,
                 "attention_mask": mask,
                 self._cache_name: cache,
                 "use_cache": True,

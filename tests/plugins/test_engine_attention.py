@@ -125,6 +125,25 @@ def test_a_few_positions_of_one_row_are_attended_to_by_the_kernel(module, by_ker
     assert torch.allclose(found, plain([ids], None, 10), atol=1e-5)
 
 
+@pytest.mark.parametrize("module", [gpt2, llama])
+def test_texts_that_are_read_together_are_none_of_each_other_s(module):
+    forward, plain, together = (
+        Forward(module(), 300, in_training=False),
+        Forward(module(), 300),
+        SlotCache([0]),
+    )
+    texts = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
+    found = forward.read_together(texts, together)
+    expected = torch.cat([plain([text], None)[:, 0] for text in texts])
+    assert torch.allclose(found, expected, atol=1e-5)
+    rows = SlotCache()
+    for begin, length in ((0, 3), (3, 2), (5, 4)):
+        rows.append(together, begin, length)
+    found = forward([[1], [2], [3]], rows)
+    expected = torch.cat([plain([[*text, n]], None) for n, text in enumerate(texts, 1)])
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_under_another_mask_attention_is_that_mask_s(by_kernel):
     query, key, value = torch.randn(1, 2, 1, 64), *torch.randn(2, 1, 2, 9, 64)
     mask, other = torch.zeros(1, 1, 1, 9), torch.zeros(1, 1, 1, 9)
