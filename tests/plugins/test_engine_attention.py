@@ -1,6 +1,7 @@
 """The attention of decode.cpp is torch's, and the engine does without it where it cannot be built."""
 
 import logging
+import random
 
 import fst_engine.attention
 import pytest
@@ -10,6 +11,10 @@ from fst_engine.attention import all_visible, use_own_attention
 from fst_engine.cache import SlotCache
 from fst_engine.forward import Forward
 from fst_engine.kernels import load_kernels
+from fst_engine.prefixes import Prefixes
+from fst_engine.row import Fault, Row
+from fst_engine.sampling import Sampling
+from fst_engine.scheduler import Scheduler
 from torch.nn import functional
 
 
@@ -142,6 +147,41 @@ def test_texts_that_are_read_together_are_none_of_each_other_s(module):
     found = forward([[1], [2], [3]], rows)
     expected = torch.cat([plain([[*text, n]], None) for n, text in enumerate(texts, 1)])
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [gpt2, llama])
+def test_a_served_request_alone_is_the_same_among_others(module):
+    forward = Forward(module(), 300, in_training=False, pack=True)
+
+    def scheduler():
+        return Scheduler(
+            forward, Sampling(()), max_running=6, prefill_chunk=32, cache_bytes=1e9,
+            prefixes=Prefixes(1e6),
+        )  # fmt: skip
+
+    def run(steps, rows, come=1.0):
+        left = list(rows)
+        while left or not steps.idle:
+            while left and rng.random() < come:
+                steps.submit(left.pop(0))
+            assert not [each for each in steps.step() if isinstance(each, Fault)]
+
+    rng = random.Random(5)
+    lengths = [rng.choice([1, 2, 3, 5, 12, 40]) for _ in range(150)]
+    prompts = [[rng.randrange(300) for _ in range(length)] for length in lengths]
+    prompts += [[*prompt, 7] for prompt in prompts if len(prompt) == 40]
+
+    def rows():
+        return [
+            Row(list(prompt), len(prompt), len(prompt) + 1 + n % 20, seed=n, parameters=())
+            for n, prompt in enumerate(prompts)
+        ]
+
+    alone, among = rows(), rows()
+    for row in alone:
+        run(scheduler(), [row])
+    run(scheduler(), among, come=0.6)
+    assert [row.ids for row in among] == [row.ids for row in alone]
 
 
 def test_under_another_mask_attention_is_that_mask_s(by_kernel):
