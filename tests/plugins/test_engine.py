@@ -21,6 +21,7 @@ import fst_engine.precision
 import pytest
 import torch
 from fst_engine.cache import SlotCache
+from fst_engine.cpu import quicken
 from fst_engine.forward import Forward
 from fst_engine.kernels import load_kernels
 from fst_engine.precision import choose_device, choose_dtype
@@ -1197,6 +1198,12 @@ def test_packed_weights_compute_the_same(module, dtype):
     expected, found = plain(ids, None, keep=4), packed(ids, None, keep=4)
     tolerance = 1e-5 if dtype is torch.float32 else 0.2
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+def test_what_cannot_be_packed_keeps_its_activation():
+    narrow = gpt2().to(torch.float16)
+    quicken(narrow)
+    assert [part for part in narrow.modules() if "forward" in vars(part)] == []
 
 
 def test_a_device_that_is_not_there_is_told():
