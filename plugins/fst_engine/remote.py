@@ -260,7 +260,8 @@ class RemoteEngine(Engine):
         # A slow model's first token may take long, its connection may not.
         timeout = httpx.Timeout(self.settings.timeout_seconds, connect=10.0)
         url = self.settings.url.rstrip("/") + "/"
-        limits = httpx.Limits(max_connections=None)
+        # Many servers close a connection that is idle for 5 s: a request sent just then would be lost.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
         return {
             "base_url": url, "headers": headers, "timeout": timeout, "verify": self._tls,
             "limits": limits,

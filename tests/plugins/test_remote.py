@@ -92,7 +92,8 @@ class Server:
 
     def whole(self, writer, status, said):
         content = said if isinstance(said, bytes) else json.dumps(said).encode()
-        writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+        head = f"HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+        writer.write(head.encode())
         writer.write(content)
 
     async def stream(self, body, writer):

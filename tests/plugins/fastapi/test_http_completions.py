@@ -347,8 +347,8 @@ def test_the_predecessors_routes_answer_as_they_did():
         body = {"seed_text": "abc", "generation_max_len": 5, "num_return_sequences": 3}
         answer = (await site.post("/generated_texts/", body)).json()
         assert set(answer) == {"texts"}
-        # One of the letters has two ids, and half of it is not shown.
-        assert [len(text) in {4, 5} for text in answer["texts"]] == [True] * 3
+        # Some letters have two ids, and half of one is not shown.
+        assert [2 <= len(text) <= 5 for text in answer["texts"]] == [True] * 3
         later = {"body": "abc", "max_number_of_generated_tokens": 7, "top_k": 1, "temperature": 1}
         answer = (await site.post("/generated_texts/", later)).json()
         assert len(answer["texts"]) == 4
