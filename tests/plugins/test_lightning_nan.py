@@ -16,17 +16,7 @@ from fst_core.errors import FstError
 SKIP = {"on_nan": "skip"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return toys.write_dataset(tmp_path_factory.mktemp("data") / "1", train=60, valid=9)
+one_thread, dataset = toys.one_thread, toys.dataset  # its fixtures
 
 
 class Failing(toys.Toy):

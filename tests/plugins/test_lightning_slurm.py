@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import test_lightning as toys
-import torch
 
 VARIABLES = {
     "SLURM_JOB_ID": "4711", "SLURM_JOBID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1",
@@ -19,10 +18,7 @@ VARIABLES = {
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    torch.set_num_threads(1)
-    return toys.write_dataset(tmp_path_factory.mktemp("data") / "1", train=60, valid=9)
+one_thread, dataset = toys.one_thread, toys.dataset  # its fixtures
 
 
 @pytest.fixture
