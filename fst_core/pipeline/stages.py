@@ -48,6 +48,9 @@ def explain(pipeline: Pipeline, until: Stage, *, fresh: bool = False) -> list[Pl
     plans = [plan_prepare(pipeline)]
     if until != "prepare":
         plans.append(plan_train(pipeline, plans[0].fingerprint, fresh=fresh))
+        if plans[1].action != "reuse":  # a model that is there needs no device to train on
+            assert pipeline.trainer is not None
+            pipeline.trainer.build()
     if until == "evaluate" and pipeline.evaluators:
         plans.append(plan_evaluate(pipeline, plans[1]))
     return plans
@@ -95,8 +98,7 @@ def run_stages(
 
 def _follow(pipeline: Pipeline) -> NoReturn:
     """Take part in the training that the first process leads, once it has prepared all, and end."""
-    _check(pipeline, "train")
-    prepared = plan_prepare(pipeline)
+    prepared, _ = explain(pipeline, "train")
     _wait((prepared.directory / MANIFEST).is_file)
     dataset = Dataset.open(prepared.directory)
     _wait(lambda: plan_train(pipeline, dataset.fingerprint).action != "make")
@@ -125,7 +127,7 @@ def _check(pipeline: Pipeline, until: Stage) -> None:
         if pipeline.dataset.path is not None:
             longest = Dataset.open(pipeline.dataset.path).max_sample_length
         check_lengths(pipeline, longest)
-        for part in pipeline.parts("trainer", "sampler", "evaluate", "engine"):
+        for part in pipeline.parts("sampler", "evaluate", "engine"):
             part.build()
 
 

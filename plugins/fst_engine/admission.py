@@ -71,11 +71,8 @@ class Admission:
                 "with what it generates: shorten the prompt"
             )
         new = room if wanted is None else min(room, wanted)
-        if not 0 <= request.min_new_tokens <= (new if wanted is None else wanted):
-            raise UserError(
-                f"min_new_tokens = {request.min_new_tokens}: should be from 0 to max_new_tokens, "
-                f"{new if wanted is None else wanted}"
-            )
+        limit = "max_new_tokens" if new < room else "the room that the prompt leaves"
+        _check_range("min_new_tokens", request.min_new_tokens, new, f", {limit}")
         return new
 
 

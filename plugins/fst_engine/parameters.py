@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
-from fst_core.errors import UnsupportedParameter, UserError
+from fst_core.errors import UnsupportedParameter, UserError, one_line
 from fst_core.settings import problems, suggestion, validate
 
 if TYPE_CHECKING:
@@ -56,7 +58,10 @@ class Parameters:
                 cls = type(settings)
                 try:
                     merged[number] = validate(cls, settings.model_dump(mode="json") | own)
-                except ValidationError as error:
+                except (ValidationError, RecursionError) as error:
+                    _check_json(own)
+                    if isinstance(error, RecursionError):
+                        raise
                     lines = (line.strip() for line in problems(error, cls, "", own))
                     raise UserError(" ".join(lines)) from None
         return tuple(merged)
@@ -70,3 +75,16 @@ class Parameters:
                 own = type(settings).model_json_schema()["properties"]
                 properties |= {n: {**said, "default": values[n]} for n, said in own.items()}
         return properties
+
+
+def _check_json(values: Mapping[str, Any]) -> None:
+    """Check that each value can be read as JSON: half a character cannot, nor can what is too deep.
+
+    Raises:
+        UserError: one cannot; the message begins with its name.
+    """
+    for name, value in values.items():
+        try:
+            from_json(json.dumps({name: value}, default=str))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{name}: not a value of JSON: {one_line(error)}") from None

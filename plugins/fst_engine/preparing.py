@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from fst_core import Sampler
-from fst_core.errors import EngineBusy, FstError, UserError
+from fst_core.errors import EngineBusy, UserError
 from fst_engine.sampling import failure
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Preparing:
     def _prepare(self, sampler: Sampler, parameters: Any) -> None:
         try:
             sampler.prepare(parameters, self._tokenizer)
-        except FstError:
+        except UserError:
             raise
         except Exception as error:  # a stranger's sampler may raise anything
             raise failure(f"the sampler {type(sampler).__name__} failed", error) from error

@@ -21,9 +21,9 @@ from fst_core.errors import (
     UserError,
     one_line,
 )
-from fst_core.generation import Logprob
 from fst_engine.parameters import Parameters
 from fst_engine.prompts import is_conversation
+from fst_engine.remote_logprobs import logprobs_of, scoring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -50,8 +50,8 @@ class RemoteEngine(Engine):
     """Asks `/completions` for texts and ids, `/chat/completions` for conversations.
 
     Parameters are the fields of the pipeline's samplers, sent under their names; the server draws.
-    Log probabilities are those of the generated ids, from servers that say these ids (`extensions`);
-    servers tell the likeliest others by their texts, so asking for them is refused.
+    Log probabilities are taken from servers that say of which ids they are (`extensions`), as vLLM and
+    FST do; others name tokens by their texts, which may be those of several ids.
     """
 
     def __init__(self, settings: RemoteSettings) -> None:
@@ -129,7 +129,7 @@ class RemoteEngine(Engine):
             async for event in _events(answer):
                 if "error" in event:
                     raise FstError(f"the server failed: {_message(event)}")
-                chunk = _chunk(event, chat=chat, scored=request.logprobs is not None)
+                chunk = _chunk(event, chat=chat, top=request.logprobs)
                 if last is not None:  # what comes after the last text tells of its usage
                     last = replace(last, prompt_tokens=chunk.prompt_tokens)
                 elif chunk.finish_reason:
@@ -188,7 +188,7 @@ class RemoteEngine(Engine):
         else:
             body["prompt"] = request.prompt
         if request.logprobs is not None:
-            body["logprobs"] = True if "messages" in body else 0
+            body |= scoring(request.logprobs, chat="messages" in body)
         if request.max_new_tokens is not None:
             body["max_tokens"] = request.max_new_tokens
         if request.stop:
@@ -212,8 +212,6 @@ class RemoteEngine(Engine):
                 raise UnsupportedParameter(name)
         if request.logprobs is not None and not self.settings.extensions:
             raise UnsupportedParameter("logprobs", "engine.extensions = false: ids are not told")
-        if request.logprobs:
-            raise UnsupportedParameter("logprobs", "only 0: ids of other tokens are not told")
 
     def _sampling(self, request: Request) -> dict[str, Any]:
         """Return the samplers' parameters that are not what they are without a word."""
@@ -328,11 +326,11 @@ async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
         yield event
 
 
-def _chunk(event: Mapping[str, Any], *, chat: bool, scored: bool) -> Chunk:
+def _chunk(event: Mapping[str, Any], *, chat: bool, top: int | None) -> Chunk:
     """Return what an event tells.
 
     Raises:
-        UnsupportedParameter: it has no log probability for each id, and is to have (`scored`).
+        UnsupportedParameter: it has no log probabilities by ids, and is to have (`top` is no None).
     """
     usage = event.get("usage") or {}
     choices = event.get("choices") or [{}]
@@ -342,19 +340,8 @@ def _chunk(event: Mapping[str, Any], *, chat: bool, scored: bool) -> Chunk:
     if choice.get("finish_reason"):
         reason = "length" if choice["finish_reason"] == "length" else "stop"
     ids = tuple(choice.get("token_ids") or ())
-    logprobs = _logprobs(choice, ids, len(text or "")) if scored else None
+    logprobs = None if top is None else logprobs_of(choice, ids, len(text or ""), top)
     return Chunk(text or "", ids, logprobs, reason, usage.get("prompt_tokens"))
-
-
-def _logprobs(
-    choice: Mapping[str, Any], ids: Sequence[int], characters: int
-) -> tuple[Logprob, ...] | None:
-    """Return the log probabilities of an event's ids; None if it has no ids, and needs none."""
-    said = choice.get("logprobs") or {}
-    found = said.get("token_logprobs") or [each["logprob"] for each in said.get("content") or ()]
-    if len(found) != len(ids) or (characters and not ids):
-        raise UnsupportedParameter("logprobs", "the server does not say of which ids they are")
-    return tuple(map(Logprob, ids, found)) or None
 
 
 def _refusal(answer: httpx.Response) -> FstError:

@@ -9,7 +9,7 @@ import torch
 
 from fst_core import Rows, Sampler
 from fst_core.chance import uniform
-from fst_core.errors import FstError
+from fst_core.errors import FstError, UserError
 from fst_core.generation import Logprob
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class Sampling:
             _check_adjusted(adjusted, logits.shape)
             ids: list[int] = sampler.draw(adjusted, view).tolist()
             self._check_drawn(ids, rows, logits.shape[-1])
+        except UserError:  # what a sampler says of a request is no failure
+            raise
         except Exception as error:  # a stranger's sampler may raise anything
             raise failure(f"the sampler {type(sampler).__name__} failed", error) from error
         return ids
@@ -113,8 +115,8 @@ class Sampling:
 
 
 def failure(what: str, error: Exception) -> FstError:
-    """Return an error that says which foreign part failed, and how."""
-    if isinstance(error, FstError):
+    """Return an error that says which foreign part failed, and how; one of the request is that itself."""
+    if isinstance(error, UserError):
         return error
     wrapped = FstError(f"{what}: {type(error).__name__}: {error}")
     wrapped.__cause__ = error

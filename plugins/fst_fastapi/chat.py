@@ -46,6 +46,7 @@ class Chat:
         self.stream = bool(values["stream"])
         self.include_usage = bool((values["stream_options"] or {}).get("include_usage"))
         self._token_ids = bool(values["return_token_ids"])
+        self._by_ids = bool(values["return_tokens_as_token_ids"])
         self._logprobs = wanted
         self._head = {**head, "id": f"chatcmpl-{head['id']}"}
         self._before: dict[int, int] = {}
@@ -64,7 +65,7 @@ class Chat:
 
     async def requests(self, engine: Engine) -> list[Request]:
         """Return what the engine is asked, in the order of the choices."""
-        self._texts = TokenTexts(engine)
+        self._texts = TokenTexts(engine, by_ids=self._by_ids)
         if not (self._logprobs or self._token_ids):
             deltas = (self._chunk(index, {"content": "TEXT"}) for index in range(self.count))
             self._plain = [text_event(delta) for delta in deltas]

@@ -44,6 +44,7 @@ class Completion:
         self.stream = bool(values["stream"])
         self.include_usage = bool((values["stream_options"] or {}).get("include_usage"))
         self._token_ids = bool(values["return_token_ids"])
+        self._by_ids = bool(values["return_tokens_as_token_ids"])
         self._logprobs = self.asked.logprobs is not None
         # Then the prompt comes with the engine's first chunk.
         self._scored = self.echo and (self._logprobs or self.asked.max_tokens == 0)
@@ -69,7 +70,7 @@ class Completion:
 
     async def requests(self, engine: Engine) -> list[Request]:
         """Return what the engine is asked, in the order of the choices."""
-        self._texts = TokenTexts(engine)
+        self._texts = TokenTexts(engine, by_ids=self._by_ids)
         if self._scored or self._token_ids:
             self.prompts = [await self._ids(engine, prompt) for prompt in self.prompts]
         top = (self.asked.logprobs or 0) if self._scored else None

@@ -13,7 +13,7 @@ from fst_core.errors import EngineBusy, PromptTooLong, UnsupportedParameter, Use
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ApiError", "ClientGone", "as_api_error", "error_response", "wrong_value"]
+__all__ = ["ApiError", "ClientGone", "as_api_error", "error_response", "is_clients", "wrong_value"]
 
 _TYPES: Final = {
     401: "authentication_error",
@@ -76,6 +76,11 @@ def wrong_value(field: str, why: str) -> ApiError:
     return ApiError(400, f"{field}: {why}", code="invalid_value", param=field)
 
 
+def is_clients(error: Exception) -> bool:
+    """Say whether an engine's error is about the request: other kinds are about what the operator installed."""
+    return isinstance(error, PromptTooLong | UnsupportedParameter) or type(error) is UserError
+
+
 def as_api_error(error: Exception, request_id: str, *, prompt: str = "prompt") -> ApiError:
     """Return what a client is told of an error.
 
@@ -91,15 +96,16 @@ def as_api_error(error: Exception, request_id: str, *, prompt: str = "prompt") -
         wait = 5 if error.retry_after is None else min(60, max(1, math.ceil(error.retry_after)))
         headers = {"retry-after": str(wait)}
         return ApiError(503, message, code="server_overloaded", headers=headers)
-    # Other kinds of UserError are about what the operator installed, not about the request.
     if isinstance(error, PromptTooLong):
         return ApiError(400, message, code="context_length_exceeded", param=prompt)
-    if isinstance(error, UnsupportedParameter) or type(error) is UserError:
+    if is_clients(error):
         unsupported = isinstance(error, UnsupportedParameter)
-        param = (
+        name = (
             error.parameter if isinstance(error, UnsupportedParameter) else _leading_name(message)
         )
-        param = prompt if param == "prompt" else _NAMES.get(param or "", param)
+        param = prompt if name == "prompt" else _NAMES.get(name or "", name)
+        if name in _NAMES:
+            message = message.replace(name, _NAMES[name], 1)
         code = "unsupported_parameter" if unsupported else "invalid_value"
         return ApiError(400, message, code=code, param=param)
     return ApiError(500, f"the server failed; request id {request_id}", code="internal_error")

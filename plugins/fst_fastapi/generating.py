@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fst_core.generation import gather
 from fst_fastapi.blame import plugin_at_fault
+from fst_fastapi.errors import is_clients
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -76,7 +77,7 @@ class Generating:
                         reason = chunk.finish_reason
                         yield chunk
             except Exception as error:
-                if plugin := plugin_at_fault(error):
+                if not is_clients(error) and (plugin := plugin_at_fault(error)):
                     metrics.plugin_error(plugin)
                 raise
         if reason is not None:

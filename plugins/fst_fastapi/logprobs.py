@@ -18,10 +18,14 @@ _CUT: Final = "\ufffd"
 
 
 class TokenTexts:
-    """The texts of tokens where they stand: many tokenizers write the first of a text otherwise."""
+    """The texts of tokens where they stand: many tokenizers write the first of a text otherwise.
 
-    def __init__(self, engine: Engine) -> None:
+    Tokens are named by their texts, or all by their ids.
+    """
+
+    def __init__(self, engine: Engine, *, by_ids: bool = False) -> None:
         self._engine = engine
+        self._by_ids = by_ids
         self._known: dict[tuple[int, ...], str] = {}
 
     async def text(self, before: int | None, token: int) -> str:
@@ -33,6 +37,10 @@ class TokenTexts:
         both = await self._decode((before, token))
         fits = both.startswith(prefix) and _CUT not in both
         return both[len(prefix) :] if fits else alone
+
+    def name(self, text: str, token: int) -> str:
+        """Return a token's text, or its id where it has none, or only a part of a character."""
+        return _by_id(token) if self._by_ids or not text or _CUT in text else text
 
     async def _decode(self, ids: tuple[int, ...]) -> str:
         if ids not in self._known:
@@ -64,7 +72,7 @@ async def completion_logprobs(
         token = first if entry is None else entry.id
         assert token is not None
         text = await texts.text(before, token)
-        tokens.append(_name(text, token))
+        tokens.append(texts.name(text, token))
         offsets.append(offset)
         offset += len(text)
         if entry is None:
@@ -84,12 +92,12 @@ async def completion_logprobs(
 
 async def _likeliest(entry: Logprob, texts: TokenTexts, before: int | None) -> dict[str, float]:
     """Return the likeliest tokens, best first, with the chosen one among them under its own name."""
-    own = _name(await texts.text(before, entry.id), entry.id)
+    own = texts.name(await texts.text(before, entry.id), entry.id)
     found: dict[str, float] = {}
     for token, logprob in entry.top:
-        name = _name(await texts.text(before, token), token)
+        name = texts.name(await texts.text(before, token), token)
         if token != entry.id and (name == own or name in found):
-            name = _name("", token)
+            name = _by_id(token)
         found[name] = _finite(logprob)
     found[own] = _finite(entry.logprob)
     return found
@@ -101,27 +109,27 @@ async def chat_logprobs(
     """Return the entries of a chat choice's `logprobs.content`."""
     content: list[dict[str, Any]] = []
     for entry in entries:
-        top = [
-            _said(await texts.text(before, token), token, logprob) for token, logprob in entry.top
-        ]
-        said = _said(await texts.text(before, entry.id), entry.id, entry.logprob)
+        top = [await _said(texts, before, token, logprob) for token, logprob in entry.top]
+        said = await _said(texts, before, entry.id, entry.logprob)
         content.append({**said, "top_logprobs": top})
         before = entry.id
     return content
 
 
-def _said(text: str, token: int, logprob: float) -> dict[str, Any]:
-    known = bool(text) and _CUT not in text
+async def _said(
+    texts: TokenTexts, before: int | None, token: int, logprob: float
+) -> dict[str, Any]:
+    text = await texts.text(before, token)
     return {
-        "token": _name(text, token),
+        "token": texts.name(text, token),
         "logprob": _finite(logprob),
-        "bytes": list(text.encode()) if known else None,
+        "bytes": list(text.encode()) if text and _CUT not in text else None,
     }
 
 
-def _name(text: str, token: int) -> str:
-    """Return a token's text, or its id where it has none, or only a part of a character."""
-    return text if text and _CUT not in text else f"token_id:{token}"
+def _by_id(token: int) -> str:
+    """Return the name of a token by its id, as vLLM writes it."""
+    return f"token_id:{token}"
 
 
 def _finite(logprob: float) -> float:

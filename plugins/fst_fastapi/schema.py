@@ -29,6 +29,8 @@ _BOUNDS: Final[Mapping[str, tuple[Callable[[Any, Any], bool], str]]] = {
     "exclusiveMinimum": (lambda value, bound: value > bound, "more than"),
     "exclusiveMaximum": (lambda value, bound: value < bound, "less than"),
 }
+_DEEPEST: Final = 100
+"""How deeply a value may be nested that no schema describes; parsers end at twice as much."""
 _SIZES: Final[Mapping[str, tuple[type, str]]] = {
     "maxLength": (str, "characters"),
     "minLength": (str, "characters"),
@@ -125,6 +127,7 @@ def _sizes(value: Any, schema: Mapping[str, Any], place: str) -> None:
 def _items(value: list[Any], schema: Mapping[str, Any], place: str) -> None:
     items = schema.get("items")
     if not items:
+        _undescribed(value, place)
         return
     if items.get("type") == "integer" and all(type(each) is int for each in value):
         # Ids of a prompt: many, and all of the same kind.
@@ -139,6 +142,7 @@ def _members(value: dict[str, Any], schema: Mapping[str, Any], place: str) -> No
     known = schema.get("properties", {})
     others = schema.get("additionalProperties", True)
     for name, each in value.items():
+        _text(name, place)
         at = f"{place}.{name:.80}"
         if name in known:
             check(each, known[name], at)
@@ -146,9 +150,28 @@ def _members(value: dict[str, Any], schema: Mapping[str, Any], place: str) -> No
             raise _wrong(at, "this field is not known", code="unknown_parameter")
         elif isinstance(others, dict):
             check(each, others, at)
+        else:
+            _undescribed(each, at)
     for name in schema.get("required", ()):
         if name not in value:
             raise _wrong(f"{place}.{name}", "this field is needed", code="missing_parameter")
+
+
+def _undescribed(value: Any, place: str, depth: int = 1) -> None:
+    """Check what no schema describes, as far as any JSON has to be right."""
+    if depth > _DEEPEST:
+        raise _wrong(place, f"nested more than {_DEEPEST} deep")
+    if isinstance(value, str):
+        _text(value, place)
+    elif isinstance(value, list):
+        for each in value:
+            _undescribed(each, place, depth + 1)
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            _text(name, place)
+            _undescribed(each, place, depth + 1)
+    else:
+        _range(value, {}, place)
 
 
 def _same(value: Any, each: Any) -> bool:

@@ -11,7 +11,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from fst_core.errors import ArtefactError, MissingDependency, one_line
 from fst_transformers.config import build_config
-from fst_transformers.gguf_reader import forget, reading_once
+from fst_transformers.gguf_reader import ends_of, forget, reading_once
 from fst_transformers.quiet import quiet
 from fst_transformers.weights import assemble, outline
 
@@ -49,6 +49,8 @@ def _config(path: Path, changed: int) -> Mapping[str, Any]:  # noqa: ARG001  # i
 def read_gguf_module(path: Path) -> PreTrainedModel:
     """Read the module of a GGUF file: dense float32 weights, in evaluation mode.
 
+    Its generation_config knows every end that the file names.
+
     Raises:
         ArtefactError: the file is damaged, or its architecture is unknown to `transformers`.
         MissingDependency: the package `gguf` is not installed.
@@ -56,8 +58,11 @@ def read_gguf_module(path: Path) -> PreTrainedModel:
     config = read_gguf_config(path)
     # Weights unpacked into a module of its own, since transformers does not save one that it reads from GGUF.
     found = _parse(path, return_tensors=True, model_to_load=outline(config, str(path)))
+    ends = ends_of(path)
     forget()
-    return assemble(config, found["tensors"], str(path))
+    module = assemble(config, found["tensors"], str(path))
+    module.generation_config.eos_token_id = ends
+    return module
 
 
 def _parse(path: Path, **options: Any) -> dict[str, Any]:

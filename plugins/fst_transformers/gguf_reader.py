@@ -6,13 +6,16 @@ import functools
 import os
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["forget", "reading_once"]
+__all__ = ["ends_of", "forget", "reading_once"]
 
+_ENDS: Final = ("eos", "eot", "eom")
+"""Of a text, a turn and a message: llama.cpp ends an answer at each of them."""
 _lock = threading.RLock()
 
 
@@ -37,6 +40,13 @@ def reading_once() -> Iterator[None]:
             yield
         finally:
             vars(gguf).update(plain)
+
+
+def ends_of(path: Path) -> list[int]:
+    """Return the ids that a file names as ends of texts and answers; parsed before, it is not parsed again."""
+    fields = _opened(path).fields
+    named = (fields.get(f"tokenizer.ggml.{end}_token_id") for end in _ENDS)
+    return [int(field.parts[-1].tolist()[0]) for field in named if field is not None]
 
 
 def forget() -> None:

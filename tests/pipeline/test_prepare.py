@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import environment_of
 
 from fst_core import Component, Document, Reader, Tokenizer
 from fst_core.artefacts import load_tokenizer, verify
@@ -736,43 +737,19 @@ def test_a_full_disk_leaves_nothing():
 # killed
 
 KILLED = '''
-"""Kills a child at every operation on files, then at random moments; its parent looks at what is left."""
-import json, os, random, shutil, signal, sys, time
+import json, shutil, sys
 from pathlib import Path
+from killing import kill_everywhere, produced
 from fst_core.artefacts import verify
 from fst_core.dataset import Dataset
 from fst_core.pipeline.pipeline import check_pipeline
 from fst_core.pipeline.prepare import plan_prepare, prepare
 
-FILES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
 ROOT = Path("data/datasets/corpus")
 pipeline = check_pipeline("pipeline.toml", json.loads(sys.argv[1]))
 
 def make():
     return prepare(pipeline, plan_prepare(pipeline), lambda _: None).directory
-
-def produced(directory):
-    return {str(p.relative_to(directory)): p.read_bytes()
-            for p in directory.rglob("*") if p.is_file() and p.name != "fst.json"}
-
-def child(wait=None, operation=None):
-    """Return whether a child was killed, after some seconds or at an operation, before it was done."""
-    pid = os.fork()
-    if not pid:
-        counted = 0
-        def audit(event, arguments):
-            nonlocal counted
-            if event in FILES:
-                counted += 1
-                if counted == operation:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(audit)
-        make()
-        os._exit(0)
-    if wait is not None:
-        time.sleep(wait)
-        os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1] == signal.SIGKILL
 
 def check():
     """What a killed child left is nothing or whole; another run makes it whole, and cleans up."""
@@ -786,23 +763,9 @@ def check():
     shutil.rmtree(ROOT)
     return there
 
-expected = produced(make())  # what has to be imported is there now, as in the children
+expected = produced(make())
 shutil.rmtree(ROOT)
-begun = time.perf_counter()
-make()
-took = time.perf_counter() - begun
-shutil.rmtree(ROOT)
-operations, published = 0, 0
-while child(operation=operations + 1):
-    operations += 1
-    published += check()
-check()
-rng = random.Random(228)
-timed = 0
-for _ in range(8):
-    timed += child(wait=rng.uniform(0, took))
-    check()
-print(json.dumps([operations, published, timed]))
+kill_everywhere(make, check)
 '''
 
 
@@ -816,6 +779,7 @@ def test_a_killed_run_leaves_nothing_or_all_and_the_next_one_gives_the_same_byte
     }
     done = subprocess.run(
         [sys.executable, "-c", KILLED, json.dumps(tables)],
+        env=environment_of(["."]),
         capture_output=True,
         check=False,
         text=True,

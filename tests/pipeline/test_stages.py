@@ -143,6 +143,17 @@ def test_a_change_makes_anew_what_depends_on_it(trained, changes, expected):
         assert any(key.split(".")[-1] in reason for reason in first.reasons)
 
 
+def test_a_device_that_is_not_here_matters_only_where_something_is_to_be_trained(folder):
+    import torch
+
+    absent = "mps" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(UserError, match=f'device = "{absent}"'):
+        run(trainer__device=absent)
+    assert not (folder / "data").exists()  # it is known before any work
+    trained, _ = run()
+    assert run(trainer__device=absent)[0] == trained
+
+
 def test_changed_documents_are_noticed_by_their_content(trained, folder):
     text = (folder / "train.txt").read_text()
     (folder / "train.txt").write_text(text + "\none more line")

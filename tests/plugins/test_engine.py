@@ -410,6 +410,10 @@ def test_an_empty_prompt_without_bos_goes_on_from_the_end_of_a_document():
         (Request("a", min_new_tokens=-1), "min_new_tokens = -1"),
         (Request("a", min_new_tokens=3, max_new_tokens=2), "min_new_tokens = 3: should be from 0"),
         (Request("a", min_new_tokens=10**9), "min_new_tokens = 1000000000: should be from 0"),
+        (
+            Request("a", min_new_tokens=CONTEXT - 1, max_new_tokens=CONTEXT),
+            f"min_new_tokens = {CONTEXT - 1}: should be from 0 to {CONTEXT - 2}, the room",
+        ),
         (Request("a", stop_ids=(259,)), "stop_ids: the id 259 is not in the vocabulary"),
         (Request("a", prompt_logprobs=101), "prompt_logprobs = 101: should be from 0 to 100"),
         (Request("a", prompt_logprobs=1, max_new_tokens=-1), "max_new_tokens = -1"),

@@ -21,7 +21,8 @@ from fst_core.testing.toys import ToySampler, ToySamplerSettings, ToyTokenizer, 
 
 KNOWN = {
     "model", "prompt", "messages", "max_tokens", "seed", "stop", "stream", "stream_options",
-    "stop_token_ids", "min_tokens", "return_token_ids", "logprobs",
+    "stop_token_ids", "min_tokens", "return_token_ids", "logprobs", "top_logprobs",
+    "return_tokens_as_token_ids",
 }  # fmt: skip
 
 
@@ -109,7 +110,7 @@ class Server:
             parameters={name: value for name, value in body.items() if name not in KNOWN},
             stop_ids=tuple(body.get("stop_token_ids", ())),
             min_new_tokens=body.get("min_tokens", 0),
-            logprobs=None if body.get("logprobs") is None else 0,
+            logprobs=body.get("top_logprobs", 0) if chat else body.get("logprobs"),
         )
         began, prompt_tokens = False, 0
         try:
@@ -138,10 +139,26 @@ class Server:
 
 
 def told(logprobs, *, chat):
-    """Log probabilities as the two interfaces tell them."""
-    if chat:
-        return {"content": [{"token": "?", "logprob": each.logprob} for each in logprobs]}
-    return {"token_logprobs": [each.logprob for each in logprobs]}
+    """Log probabilities as the two interfaces tell them: the chosen id comes first, as vLLM has it."""
+    tables = [
+        {f"token_id:{i}": logprob for i, logprob in ((each.id, each.logprob), *each.top)}
+        for each in logprobs
+    ]
+    if not chat:
+        return {"token_logprobs": [each.logprob for each in logprobs], "top_logprobs": tables}
+    return {
+        "content": [
+            {
+                "token": "?",
+                "logprob": each.logprob,
+                "top_logprobs": [
+                    {"token": name, "logprob": logprob}
+                    for name, logprob in list(table.items())[: len(each.top)]
+                ],
+            }
+            for each, table in zip(logprobs, tables, strict=True)
+        ]
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -213,22 +230,39 @@ def test_log_probabilities_of_a_conversation_come_with_their_ids(servers):
     assert [each.id for each in found.logprobs] == list(found.ids)
 
 
+@pytest.mark.parametrize("prompt", ["Hi", (Message("user", "Hi"),)], ids=["a text", "a turn"])
+@pytest.mark.parametrize("top", [1, 3, 20])
+def test_the_likeliest_ids_are_taken_over(servers, prompt, top):
+    """Whether the chosen id is one of them or not."""
+    request = Request(prompt, max_new_tokens=12, seed=3, logprobs=top)
+    found, _ = asked(servers, request, toy_sampler())
+    assert found == asyncio.run(local_over(toy_module(64)).generate(request))
+    among = [each.id in dict(each.top) for each in found.logprobs]
+    assert any(among) if top > 1 else not all(among)
+
+
+def scored(tops):
+    """A choice of one id, with what is likely instead."""
+    return {"text": "a", "token_ids": [97], "logprobs": {"token_logprobs": [-1.0], **tops}}
+
+
 @pytest.mark.parametrize(
-    "choice",
+    ("choice", "top"),
     [
-        {"text": "a"},
-        {"text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": [-1.0]}},
-        {"text": "a", "token_ids": [97]},
-        {"text": "a", "token_ids": [97, 98], "logprobs": {"token_logprobs": [-1.0]}},
+        ({"text": "a"}, 0),
+        ({"text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": [-1.0]}}, 0),
+        ({"text": "a", "token_ids": [97]}, 0),
+        ({"text": "a", "token_ids": [97, 98], "logprobs": {"token_logprobs": [-1.0]}}, 0),
+        (scored({}), 1),
+        (scored({"top_logprobs": [{"a": -1.0}]}), 1),
+        (scored({"top_logprobs": [{"token_id:97": -1.0, "token_id:": -2.0}]}), 2),
     ],
 )
-def test_log_probabilities_of_ids_that_the_server_does_not_say_are_refused(servers, choice):
+def test_log_probabilities_of_ids_that_the_server_does_not_say_are_refused(servers, choice, top):
     answer = (200, b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
     with pytest.raises(UnsupportedParameter, match="of which ids") as raised:
-        asked(servers, Request("a", logprobs=0), answer=answer)
+        asked(servers, Request("a", logprobs=top), answer=answer)
     assert raised.value.parameter == "logprobs"
-    with pytest.raises(UnsupportedParameter, match="only 0"):
-        asked(servers, Request("a", logprobs=1))
 
 
 def standard(**parameters):

@@ -827,7 +827,7 @@ def test_a_name_of_the_hub_is_found_in_its_cache(tmp_path, monkeypatch):
 # pretrained, from GGUF
 
 
-def write_gguf(path, module, packed=False):
+def write_gguf(path, module, packed=False, **ends):
     """Write a small GPT-2 as llama.cpp has it."""
     import gguf
 
@@ -840,6 +840,8 @@ def write_gguf(path, module, packed=False):
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(config.layer_norm_epsilon)
     writer.add_token_list([f"t{i}" for i in range(config.vocab_size)])
+    for name, number in ends.items():
+        getattr(writer, f"add_{name}_token_id")(number)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, config.n_layer)
     for name, tensor in module.state_dict().items():
         if name == "lm_head.weight":
@@ -926,6 +928,22 @@ def test_a_gguf_file_that_was_written_anew_is_read_anew(tmp_path):
     assert model("pretrained", path=str(path)).context_length == 32
     write_gguf(path, built("gpt2", n_positions=24).eval())
     assert model("pretrained", path=str(path)).context_length == 24
+
+
+def test_every_end_that_a_gguf_file_names_ends_an_answer(tmp_path):
+    class Toys(Toy):
+        def decode(self, ids):
+            return "".join("x" for i in ids if i < 34)
+
+    write_gguf(tmp_path / "small.gguf", built("gpt2").eval(), eos=34, eot=36, eom=35)
+    pretrained = model("pretrained", path=str(tmp_path / "small.gguf"))
+    module = pretrained.build(Toys())
+    assert module.config.eos_token_id == 38
+    assert module.generation_config.eos_token_id == [38, 34, 36, 35]
+    (tmp_path / "saved").mkdir()
+    pretrained.save(module, tmp_path / "saved")
+    opened = load("pretrained", tmp_path / "saved")
+    assert opened.generation_config.eos_token_id == [38, 34, 36, 35]
 
 
 def smollm2():

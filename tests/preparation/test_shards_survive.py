@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes import environment_of
 
 from fst_core.artefacts import verify
 from fst_core.errors import FstError
@@ -67,64 +68,24 @@ def before():
 KILLED = (
     WORK
     + '''
-"""Kills a child at every operation on files, then at random moments, and looks at what is left."""
-import os, random, shutil, signal, time
+import shutil
+from killing import kill_everywhere, produced
 from fst_core.artefacts import verify
-
-FILES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate"}
-
-def child(wait=None, operation=None):
-    """Return whether a child was killed, after some seconds or at an operation, before it was done."""
-    before()
-    pid = os.fork()
-    if not pid:
-        counted = 0
-        def audit(event, arguments):
-            nonlocal counted
-            counted += event in FILES
-            if event in FILES and counted == operation:
-                os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(audit)
-        make()
-        os._exit(0)
-    if wait is not None:
-        time.sleep(wait)
-        os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1] == signal.SIGKILL
-
-def produced():
-    return {str(p.relative_to(target)): p.read_bytes()
-            for p in target.rglob("*") if p.is_file() and p.name != "fst.json"}
 
 def check():
     """What a killed child left is nothing or whole; another one makes it whole, and cleans up."""
     there = target.exists() and verify(target)["counts"]["max_sample_length"] != 40
     if not there:
         assert make() == target
-    assert produced() == expected
+    assert produced(target) == expected
     left = sorted(p.name for p in target.parent.iterdir() if p.name != ".lock")
     assert left == [*beside, target.name], left
     shutil.rmtree(target)
     return there
 
-make()  # what has to be imported is there now, as in the children
-expected = produced()
+expected = produced(make())
 shutil.rmtree(target)
-begun = time.perf_counter()
-make()
-took = time.perf_counter() - begun
-shutil.rmtree(target)
-operations, published = 0, 0
-while child(operation=operations + 1):
-    operations += 1
-    published += check()
-check()
-rng = random.Random(228)
-timed = 0
-for _ in range(8):
-    timed += child(wait=rng.uniform(0, took))
-    check()
-print(json.dumps([operations, published, timed]))
+kill_everywhere(make, check, before)
 '''
 )
 FULL = (
@@ -145,7 +106,10 @@ except OSError as error:
 
 def asked(script, what):
     command = [sys.executable, "-W", "error", "-c", script, json.dumps(TABLES), what]
-    return subprocess.run(command, capture_output=True, check=False, text=True, timeout=100)
+    environment = environment_of(["."])
+    return subprocess.run(
+        command, env=environment, capture_output=True, check=False, text=True, timeout=100
+    )
 
 
 @pytest.mark.parametrize("what", ["shard", "another shard", "join"])

@@ -326,7 +326,7 @@ function control(kind) {
       input.setCustomValidity("This is not JSON.");
     }
   };
-  return [input, read, (value) => (input.value = JSON.stringify(value) ?? "")];
+  return [input, read, (value) => (input.value = value == null ? "" : JSON.stringify(value))];
 }
 
 const changed = ({ read, initial }) => JSON.stringify(read()) !== initial;

@@ -7,7 +7,7 @@ import math
 import socket
 import threading
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from fst_engine.local import LocalEngine
@@ -38,6 +38,8 @@ class LetterSettings(Settings):
     """Whether it is certain, or only likely."""
     tokens: int | None = Field(None, ge=1)
     """How many tokens are chosen so; all by default."""
+    look: dict[str, Any] | None = None
+    """How it would look if anybody saw it."""
 
 
 class LetterSampler(Sampler):

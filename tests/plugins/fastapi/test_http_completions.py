@@ -184,6 +184,32 @@ def test_streamed_log_probabilities_are_the_same():
     run(scenario, toy_engine())
 
 
+def test_tokens_are_named_by_their_ids_where_that_is_asked_for():
+    async def scenario(site):
+        fields = {"max_tokens": 6, "seed": 2, "return_token_ids": True}
+        named = {"return_tokens_as_token_ids": True}
+        (plain,) = (await site.complete(prompt="abc", logprobs=3, **fields))["choices"]
+        (choice,) = (await site.complete(prompt="abc", logprobs=3, **fields, **named))["choices"]
+        names = [f"token_id:{i}" for i in choice["token_ids"]]
+        assert choice["logprobs"]["tokens"] == names
+        for name, table in zip(names, choice["logprobs"]["top_logprobs"], strict=True):
+            assert name in table
+            assert all(each.startswith("token_id:") for each in table)
+        for name in ("token_logprobs", "text_offset"):
+            assert choice["logprobs"][name] == plain["logprobs"][name]
+        chat = {"messages": [{"role": "user", "content": "hi"}], "logprobs": True}
+        answer = await site.post(
+            "/v1/chat/completions", {**chat, **fields, **named, "top_logprobs": 2}
+        )
+        (choice,) = answer.json()["choices"]
+        said = choice["logprobs"]["content"]
+        assert [each["token"] for each in said] == [f"token_id:{i}" for i in choice["token_ids"]]
+        for each in said:
+            assert len({top["token"] for top in each["top_logprobs"]}) == 2
+
+    run(scenario, toy_engine())
+
+
 def test_many_at_once_write_what_each_writes_alone():
     fields = [
         {"prompt": "abc" * (i + 1), "seed": i, "max_tokens": 10, "temperature": i % 2}

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 from fst_fastapi.errors import as_api_error
-from serving import Server
+from serving import LetterSampler, LetterSettings, Server
 from wire import Slow, run, toy_engine, until
 
 from fst_core.errors import EngineBusy
@@ -20,6 +20,7 @@ from fst_core.testing.toys import ToyTokenizer
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 DEEP = '{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}"
+TABLE = '{"prompt": "a", "look": %s}'
 BIASES = json.dumps({str(i): 1 for i in range(10**5)}, separators=(",", ":"))
 HI = [{"role": "user", "content": "hi"}]
 
@@ -49,6 +50,7 @@ ROWS = [
     ("max_tokens of a billion", {"max_tokens": 10**12}, "max_tokens"),
     ("max_tokens as a float", {"max_tokens": 1e12}, "max_tokens"),
     ("min_tokens above max_tokens", {"min_tokens": 20, "max_tokens": 3}, "min_tokens"),
+    ("min_tokens without room", {"min_tokens": 63, "max_tokens": 99}, "min_tokens"),
     ("min_tokens below zero", {"min_tokens": -1}, "min_tokens"),
     ("temperature NaN", '{"prompt": "a", "temperature": NaN}', "temperature"),
     ("temperature Infinity", '{"prompt": "a", "temperature": Infinity}', "temperature"),
@@ -119,6 +121,21 @@ ROWS = [
     ("echo as a string", {"echo": "yes"}, "echo"),
     ("model of a number", {"model": 1}, "model"),
     ("a sampler's unknown field", {"temprature": 1}, "temprature"),
+    ("half a character in a table", TABLE % '{"a": ["\\udfff"]}', "look.a"),
+    ("half a character as a table's key", TABLE % '{"\\ud800": 1}', "look"),
+    (
+        "half a character as a key of numbers",
+        '{"prompt": "a", "logit_bias": {"\\ud800": 1}}',
+        "logit_bias",
+    ),
+    (
+        "half a character as an unknown key",
+        '{"prompt": "a", "stream": true, "stream_options": {"\\ud800": 1}}',
+        "stream_options",
+    ),
+    ("an infinite number in a table", TABLE % '{"a": {"b": 1e400}}', "look.a"),
+    ("a table that pydantic does not read", TABLE % ('{"a":' * 300 + "1" + "}" * 300), "look.a"),
+    ("a table that Python does not write", TABLE % ('{"a":' * 900 + "1" + "}" * 900), "look.a"),
     ("ignored_words of an empty word", {"ignored_words": [""]}, "ignored_words[0]"),
 ]
 CHATS = [
@@ -159,7 +176,8 @@ CHATS = [
 
 @pytest.fixture(scope="module")
 def server():
-    with Server(toy_engine()) as running:
+    letter = LetterSettings()
+    with Server(toy_engine(more=[(LetterSampler(letter), letter)])) as running:
         yield running
 
 
@@ -355,6 +373,12 @@ def test_wrong_requests_keep_no_stream_waiting():
         assert max(gaps) < 1.5  # twice what it is without them, on a machine that ten share
 
     run(scenario, engine)
+
+
+def test_an_error_of_the_engine_has_the_field_s_name_in_the_client_s_words(client):
+    body = {"prompt": "a", "min_tokens": 63, "max_tokens": 99}
+    message = error_of(client.post(COMPLETIONS, json=body))["message"]
+    assert message == "min_tokens = 63: should be from 0 to 62, the room that the prompt leaves"
 
 
 def test_a_busy_engine_says_when_to_come_again():

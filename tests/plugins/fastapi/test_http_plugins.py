@@ -26,6 +26,7 @@ SAMPLER = '''
 import torch
 from pydantic import Field
 from fst_core import Component, Sampler, Settings, hookimpl
+from fst_core.errors import FstError, UserError
 
 @hookimpl
 def fst_samplers():
@@ -46,6 +47,13 @@ class Moody(Sampler):
         moods = [p.mood for p in rows.parameters]
         if 7 in moods:
             raise RuntimeError("in a bad mood")
+        if 6 in moods:
+            raise FstError("in no mood")
+        if 5 in moods:
+            try:
+                int("happy")
+            except ValueError as error:
+                raise UserError("mood = 5: nobody has it") from error
         if 8 in moods:
             logits[moods.index(8)] = float("nan")
         if 9 in moods:
@@ -114,7 +122,7 @@ def test_a_sampler_that_fails_fails_its_own_request_alone(moody):
             return site.post("/v1/completions", body)
 
         alone = [(await ask(number, 0)).json()["choices"] for number in range(7)]
-        for mood in (7, 8, 9):
+        for mood in (6, 7, 8, 9):
             *good, bad = await asyncio.gather(*(ask(n, 0) for n in range(7)), ask(9, mood))
             assert [answer.json()["choices"] for answer in good] == alone
             assert bad.status_code == 500
@@ -125,7 +133,18 @@ def test_a_sampler_that_fails_fails_its_own_request_alone(moody):
             assert streamed.status_code == 500
         assert (await site.get("/readyz")).status_code == 200
         text = (await site.get("/metrics")).text
-        assert 'fst:plugin_errors_total{plugin="moody"} 2.0' in text
+        assert 'fst:plugin_errors_total{plugin="moody"} 4.0' in text
+
+    run(scenario, toy_engine(more=moody))
+
+
+def test_what_a_sampler_refuses_is_the_client_s_error_and_no_plugin_s(moody):
+    async def scenario(site):
+        for body in ({}, {"stream": True}):
+            answer = await site.post("/v1/completions", {"prompt": "a", "mood": 5, **body})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "mood")
+        assert await site.metric("fst:plugin_errors_total") == 0
+        assert 'fst:requests_total{outcome="rejected"} 2.0' in (await site.get("/metrics")).text
 
     run(scenario, toy_engine(more=moody))
 
@@ -219,12 +238,15 @@ def test_fst_serves_fst():
             Request(conversation, 9, seed=6),
             Request("abc", 9, parameters={"temperature": 0.0, "top_k": 5}),
             Request("abc", 9, seed=-3, min_new_tokens=9, stop_ids=(100,)),
+            Request("abc", 9, seed=4, logprobs=5),
+            Request(conversation, 9, seed=6, logprobs=20),
         ):
             there, here = await engine.generate(request), await local.generate(request)
             assert there.text == here.text
             assert there.finish_reason == here.finish_reason
             assert there.prompt_tokens == here.prompt_tokens
             assert there.ids == here.ids
+            assert there.logprobs == here.logprobs
         for prompt in ("abc", conversation):
             assert await engine.encode(prompt) == await local.encode(prompt)
         assert await engine.decode((97, 98)) == "ab"
@@ -237,8 +259,11 @@ def test_fst_serves_fst():
                 again["choices"][0]["text"]
                 == (await local.generate(Request("abc", 9, seed=4))).text
             )
-            refused = await before.post("/v1/completions", {"prompt": "a", "logprobs": 1})
-            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "logprobs")
+            fields = {"prompt": "abc", "max_tokens": 9, "seed": 4, "logprobs": 3}
+            passed, here = await before.complete(**fields), await site.complete(**fields)
+            assert passed["choices"] == here["choices"]
+            many = await before.post(CHAT, {"messages": HI, "logprobs": True, "top_logprobs": 21})
+            assert (many.status_code, many.json()["error"]["param"]) == (400, "top_logprobs")
         await engine.close()
 
     run(scenario, local)

@@ -223,14 +223,20 @@ def test_settings_of_a_third_party_have_inputs_of_their_kinds(page, engine):
     page.browser.find_element(By.ID, "set-case").send_keys("upper")
     page.browser.find_element(By.ID, "set-always").click()
     page.set("tokens", "3")
+    look = page.browser.find_element(By.ID, "set-look")
+    assert look.get_property("value") == ""
+    look.send_keys('{"red": true}')
     page.text.send_keys(*SEND)
     page.ends()
-    chosen = {"letter": "q", "case": "upper", "always": False, "tokens": 3}
+    chosen = {
+        "letter": "q", "case": "upper", "always": False, "tokens": 3, "look": {"red": True},
+    }  # fmt: skip
     assert engine.requests[-1].parameters == chosen
     page.browser.find_element(By.ID, "set-tokens").clear()
+    look.clear()
     page.text.send_keys(*SEND)
     page.ends()
-    del chosen["tokens"]
+    del chosen["tokens"], chosen["look"]
     assert engine.requests[-1].parameters == chosen
 
 
