@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fst_engine.kernels import load_kernels
+from fst_engine.kernels import KERNEL_DTYPES, kernel, load_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["all_visible", "use_own_attention"]
+__all__ = ["all_visible", "attention", "use_own_attention"]
 
 _NAME: Final = "fst"
 _WIDEST: Final = 256
 """The largest head_dim of decode.cpp."""
-_KERNELS: Final = {torch.float32: "attend_float32", torch.bfloat16: "attend_bfloat16"}
 
 
 class _Rows(threading.local):
@@ -27,8 +26,10 @@ class _Rows(threading.local):
 
     mask: torch.Tensor | None = None
     """The mask that says the same; attention under another one is not ours."""
+    begins: torch.Tensor
+    """(positions,) int64: the first column of its row that each sees."""
     lengths: torch.Tensor
-    """(positions,) int64: how many columns of its row, from the first on, each sees."""
+    """(positions,) int64: how many columns it sees from there on."""
 
 
 _ROWS: Final = _Rows()
@@ -45,12 +46,15 @@ def use_own_attention(module: torch.nn.Module) -> bool:
 
 
 @contextmanager
-def all_visible(mask: torch.Tensor, lengths: torch.Tensor) -> Iterator[None]:
-    """While it lasts, a new position under this mask sees the first `lengths` (positions,) columns of its row.
+def all_visible(
+    mask: torch.Tensor, lengths: torch.Tensor, begins: torch.Tensor | None = None
+) -> Iterator[None]:
+    """While it lasts, a new position under this mask sees just so many columns of its row, and from which on.
 
-    There is one position of each row, or there is one row.
+    There is one position of each row, or there is one row. Both are (positions,) int64.
     """
     _ROWS.mask, _ROWS.lengths = mask, lengths
+    _ROWS.begins = torch.zeros_like(lengths) if begins is None else begins
     try:
         yield
     finally:
@@ -63,11 +67,11 @@ def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(_NAME, _attention)
+    AttentionInterface.register(_NAME, attention)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
-def _attention(
+def attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -107,7 +111,7 @@ def _fits(
     """Say whether the kernel computes just this."""
     width = query.shape[3]
     return (
-        query.dtype in _KERNELS
+        query.dtype in KERNEL_DTYPES
         and query.dtype == key.dtype == value.dtype
         and width <= _WIDEST
         and key.shape == value.shape
@@ -131,9 +135,8 @@ def _attend(
     if query.stride(1) != width or query.stride(3) != 1:
         query = query.contiguous()
     out = query.new_empty(rows, 1, heads, width)
-    kernel = getattr(load_kernels(), _KERNELS[query.dtype])
-    kernel(
-        *(each.data_ptr() for each in (query, key, value, out, _ROWS.lengths)),
+    kernel("attend", query.dtype)(
+        *(each.data_ptr() for each in (query, key, value, out, _ROWS.begins, _ROWS.lengths)),
         *(rows, heads, key.shape[1], width, query.stride(0), key.stride(0), key.stride(1)),
         width**-0.5 if scaling is None else scaling,
         torch.get_num_threads(),

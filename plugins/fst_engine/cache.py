@@ -51,12 +51,12 @@ class SlotCache:
 
     def begin_texts(
         self, lengths: Sequence[int], device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Make room in the only row, which is empty, for the beginnings of several texts, one after another.
 
         Returns:
             positions: (1, new) int64, in each text from 0; visible: (1, new, new) bool: each looks at
-            its own text alone.
+            its own text alone; begins: (new,) int64, the column of its text's first.
         """
         new = sum(lengths)
         self._fit(1, new)
@@ -65,7 +65,7 @@ class SlotCache:
         text = torch.repeat_interleave(torch.tensor(lengths, device=device))
         begins = torch.tensor([0, *lengths[:-1]], device=device).cumsum(0)
         visible = (text == text[:, None]).tril_()
-        return self._positions - begins[text], visible[None]
+        return self._positions - begins[text], visible[None], begins[text]
 
     def commit(self) -> None:
         """Count the positions that `begin` made room for; without, the next `begin` overwrites them."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 
 from fst_engine.attention import all_visible, use_own_attention
-from fst_engine.cpu import quicken
 from fst_engine.kernels import load_kernels
+from fst_engine.layers import quicken
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Forward", "attention_limits"]
 
-FEW: Final = 12
-"""So many new positions of one row are attended to as those of as many rows: torch would convert all keys."""
 _FULL: Final = "full_attention"
 _SLIDING: Final = "sliding_attention"
 
@@ -34,7 +32,9 @@ class _Where(NamedTuple):
     visible: torch.Tensor
     """(rows, new, columns) bool."""
     lengths: torch.Tensor | None = None
-    """(rows * new,) int64, where each sees the first columns of its row, so many, and there are few of them."""
+    """(rows * new,) int64, where our kernel attends: how many columns each sees."""
+    begins: torch.Tensor | None = None
+    """The same, and from which on; None: from the first."""
 
 
 class Forward:
@@ -60,9 +60,9 @@ class Forward:
         """What keys and values are kept in; None: what the module computes them in."""
         self._tells_lengths = False
         if not in_training and self.device.type == "cpu":
-            if pack:
-                quicken(module)
             self._tells_lengths = use_own_attention(module)
+            if pack:
+                quicken(module, own_attention=self._tells_lengths)
             if self._tells_lengths and load_kernels() is None and self.dtype.itemsize == 2:
                 # torch's attention takes several times as long in bf16, and would convert all anew.
                 self.cache_dtype = torch.float32
@@ -89,8 +89,8 @@ class Forward:
             return self._module(ids, keep)[:, -keep:]
         new = len(ids[0])
         positions, visible = cache.begin(new, self.device)
-        few = new == 1 or (new <= FEW and len(ids) == 1)
-        where = _Where(positions, visible, positions.view(-1) + 1 if few else None)
+        ours = new == 1 or len(ids) == 1
+        where = _Where(positions, visible, positions.view(-1) + 1 if ours else None)
         return self._module(ids, keep, cache, where)[:, -keep:]
 
     def read_together(self, texts: Sequence[Sequence[int]], cache: SlotCache) -> torch.Tensor:
@@ -104,7 +104,8 @@ class Forward:
             (B, vocab_size): the logits of the id after each text.
         """
         lengths = [len(text) for text in texts]
-        where = _Where(*cache.begin_texts(lengths, self.device))
+        positions, visible, begins = cache.begin_texts(lengths, self.device)
+        where = _Where(positions, visible, positions.view(-1) + 1, begins)
         ends = torch.tensor(lengths, device=self.device).cumsum(0) - 1
         logits = self._module([list(chain(*texts))], ends, cache, where)
         return logits[0] if self._keeps else logits[0, ends]
@@ -124,7 +125,7 @@ class Forward:
             mask = torch.zeros(where.visible.shape, dtype=dtype, device=device)
             mask = mask.masked_fill_(~where.visible, -torch.inf)[:, None]
             if self._tells_lengths and where.lengths is not None:
-                said = all_visible(mask, where.lengths)
+                said = all_visible(mask, where.lengths, where.begins)
             arguments = {
                 "position_ids": where.positions,
                 "attention_mask": mask,

@@ -13,12 +13,16 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import torch
 
 from fst_engine.precision import cpu_flags
 
-__all__ = ["load_kernels"]
+__all__ = ["KERNEL_DTYPES", "kernel", "load_kernels"]
 
+KERNEL_DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+"""The dtypes for which there is each kernel, and how its name ends."""
 _LOG: Final = logging.getLogger(__name__)
 _SOURCE: Final = Path(__file__).with_name("decode.cpp")
 _COMPILERS: Final = ("c++", "g++", "clang++")
@@ -27,7 +31,14 @@ _FLAGS: Final = (
     # Sums may be taken in any order, as vectors want it; NaN and infinity stay what they are.
     *("-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-fno-math-errno"),
 )
-_SLOWER: Final = "attention is torch's, and slower"
+_POINTER, _COUNT, _REAL, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_ARGUMENTS: Final = {
+    "attend": [_POINTER] * 6 + [_COUNT] * 7 + [_REAL, _THREADS],
+    "norm": [_POINTER] * 6 + [_COUNT] * 2 + [_REAL, _THREADS],
+    "rotate": [_POINTER] * 5 + [_COUNT] * 5 + [_REAL, _THREADS],
+    "gate": [_POINTER] * 2 + [_COUNT] * 2 + [_THREADS],
+}
+_SLOWER: Final = "the engine computes with torch alone, and slower"
 _SECONDS: Final = 60.0
 """A compiler that takes longer is not waited for."""
 
@@ -47,11 +58,16 @@ def load_kernels() -> ctypes.CDLL | None:
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         _LOG.warning("%s cannot be built, %s: %s", _SOURCE.name, _SLOWER, error)
         return None
-    number, address = ctypes.c_int64, ctypes.c_void_p
-    for kernel in (library.attend_float32, library.attend_bfloat16):
-        kernel.argtypes = [address] * 5 + [number] * 7 + [ctypes.c_float, ctypes.c_int]
-        kernel.restype = None
+    for name, arguments in _ARGUMENTS.items():
+        for dtype in KERNEL_DTYPES.values():
+            kernel = getattr(library, f"{name}_{dtype}")
+            kernel.argtypes, kernel.restype = arguments, None
     return library
+
+
+def kernel(name: str, dtype: torch.dtype) -> Any:
+    """Return the kernel for numbers of a dtype, where the library of decode.cpp is."""
+    return getattr(load_kernels(), f"{name}_{KERNEL_DTYPES[dtype]}")
 
 
 def _built(command: list[str]) -> Path:

@@ -21,7 +21,6 @@ import fst_engine.precision
 import pytest
 import torch
 from fst_engine.cache import SlotCache
-from fst_engine.cpu import quicken
 from fst_engine.forward import Forward
 from fst_engine.kernels import load_kernels
 from fst_engine.precision import choose_device, choose_dtype
@@ -1188,26 +1187,6 @@ def test_in_bf16_attention_is_computed_in_float32(module, compiler, monkeypatch,
     assert found.dtype == torch.bfloat16
     assert {tensor.dtype for pair in cache._layers.values() for tensor in pair} == {held}
     assert (found - exact).abs().max() < 1.5 * (expected - exact).abs().max()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("module", [gpt2, llama])
-def test_packed_weights_compute_the_same(module, dtype):
-    served = module().to(dtype)
-    plain = Forward(copy.deepcopy(served), 259, in_training=False)
-    packed = Forward(served, 259, in_training=False, pack=True)
-    layers = [part for part in served.modules() if "forward" in vars(part)]
-    assert len(layers) > 8
-    ids = [[5, 9, 200, 31], [7, 7, 7, 7]]
-    expected, found = plain(ids, None, keep=4), packed(ids, None, keep=4)
-    tolerance = 1e-5 if dtype is torch.float32 else 0.2
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
-
-
-def test_what_cannot_be_packed_keeps_its_activation():
-    narrow = gpt2().to(torch.float16)
-    quicken(narrow)
-    assert [part for part in narrow.modules() if "forward" in vars(part)] == []
 
 
 def test_a_device_that_is_not_there_is_told():
