@@ -112,6 +112,8 @@ class LocalEngine(Engine):
             pack=self.settings.pack,
         )
         prefixes = Prefixes(self.settings.prefix_gb * 1e9)
+        # On a CPU a product of two rows takes twice as long as of one, unless weights are packed.
+        few_are_cheap = self.settings.pack or device.type != "cpu"
         return self._over(
             forward,
             model.tokenizer,
@@ -119,6 +121,7 @@ class LocalEngine(Engine):
             context_length,
             model.chat,
             prefixes=prefixes,
+            lookup=self.settings.lookup if few_are_cheap else 0,
             name=model.name,
         )
 
@@ -131,6 +134,7 @@ class LocalEngine(Engine):
         chat: ChatTemplate,
         *,
         prefixes: Prefixes | None = None,
+        lookup: int = 0,
         name: str | None = None,
     ) -> Self:
         never = {i for i in (tokenizer.bos_id, tokenizer.pad_id) if i is not None}
@@ -141,6 +145,7 @@ class LocalEngine(Engine):
             prefill_chunk=self.settings.prefill_chunk,
             cache_bytes=self.settings.cache_gb * 1e9,
             prefixes=prefixes,
+            lookup=lookup,
         )
         worker = Worker(
             scheduler,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fst_core.errors import FstError
     from fst_core.generation import FinishReason, Logprob
+    from fst_engine.lookup import Lookup
 
     PromptLogprobs = tuple[Logprob | None, ...]
 
@@ -36,6 +37,8 @@ class Row:
     """The same, of the prompt; None once they were reported."""
     ticket: int = -1
     """The scheduler's number, by which earlier rows go first."""
+    lookup: Lookup | None = None
+    """What guesses its next ids; None until it runs alone."""
 
     @property
     def begun(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from fst_core.errors import FstError
 from fst_engine.cache import SlotCache
+from fst_engine.lookup import Lookup
 from fst_engine.prefixes import LEAST_SHARED, Prefixes, shared_length
 from fst_engine.row import Fault, Token
 from fst_engine.sampling import failure, logprobs
@@ -37,9 +38,11 @@ class Scheduler:
     """Runs rows in one batch, which they join and leave at every step; first come, first served.
 
     A step generates one token for each running row, then reads some ids of new prompts, so that
-    running rows never wait for a long one. When keys and values no longer fit into memory, the
-    youngest rows go back to the head of the line, and are read again later: what a row generates
-    does not depend on it. Not for several threads at once.
+    running rows never wait for a long one. A row that runs alone may get several: ids that its text
+    lets guess are computed along with the next one, and count as far as they are those that are drawn
+    one after another (speculative decoding, Leviathan et al. 2023). When keys and values no longer
+    fit into memory, the youngest rows go back to the head of the line, and are read again later: what
+    a row generates does not depend on it. Not for several threads at once.
     """
 
     def __init__(
@@ -51,8 +54,12 @@ class Scheduler:
         prefill_chunk: int,
         cache_bytes: float,
         prefixes: Prefixes | None = None,
+        lookup: int = 0,
     ) -> None:
-        """With `prefixes`, ids that were read once are not read again, as long as the weights stay."""
+        """With `prefixes`, ids that were read once are not read again, as long as the weights stay.
+
+        With `lookup`, so many ids at most are guessed of a row that runs alone.
+        """
         self.waiting: deque[Row] = deque()
         self.running: list[Row] = []
         self.cache = SlotCache(dtype=forward.cache_dtype)
@@ -63,6 +70,9 @@ class Scheduler:
         self._prefill_chunk = prefill_chunk
         self._cache_bytes = cache_bytes
         self._prefixes = prefixes if forward.supports_cache else None
+        self._lookup = lookup if forward.supports_cache else 0
+        self._guessed = False
+        """Whether the only row's slot may hold what ids left that were guessed, and not drawn."""
         self._tickets = count()
         self._entering: tuple[Row, SlotCache | None] | None = None
         """The row whose prompt is being read, and its own cache until it joins."""
@@ -89,28 +99,60 @@ class Scheduler:
             self.waiting.remove(row)
 
     def step(self) -> list[Token | Fault]:
-        """Do one step, and return what came of it: at most one token or fault a row."""
+        """Do one step, and return what came of it: a row's tokens in their order, a fault at most, last."""
         return [*self._decode(), *self._prefill()]
 
     def _decode(self) -> list[Token | Fault]:
-        """Generate a token for each running row."""
+        """Generate a token for each running row, or some for the only one."""
         self._make_room()
         rows = list(self.running)
         if not rows:
             return []
+        outcomes = self._speculate()
+        if not outcomes:
+            try:
+                if self._forward.supports_cache:
+                    logits = self._forward([row.ids[-1:] for row in rows], self.cache)
+                else:
+                    logits = torch.cat([self._forward([row.ids], None) for row in rows])
+            except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
+                return self._tell_apart(error)
+            outcomes = self._choose(rows, logits[:, -1])
+        for outcome in outcomes:
+            if _ended(outcome):  # of a fault, what the cache holds may be the reason
+                index = self.running.index(outcome.row)
+                self._leave(index, keep=not isinstance(outcome, Fault))
+        return outcomes
+
+    def _speculate(self) -> list[Token | Fault]:
+        """Generate tokens for the only row, as far as they are those that its text lets guess.
+
+        Nothing comes of it where there is no guess, or somebody waits, or the guess may be what makes
+        the model fail: a number that is none goes through every mask, to earlier ids too.
+        """
+        if not self._lookup or len(self.running) > 1 or self.waiting or self._entering:
+            return []
+        (row,) = self.running
+        row.lookup = row.lookup or Lookup(self._lookup)
+        guess = row.lookup.guess(row.ids, row.max_length - len(row.ids) - 1)
+        if not guess:
+            return []
+        known, self._guessed = self.cache.lengths[0], True
         try:
-            if self._forward.supports_cache:
-                logits = self._forward([row.ids[-1:] for row in rows], self.cache)
-            else:
-                logits = torch.cat([self._forward([row.ids], None) for row in rows])
-        except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
-            return self._tell_apart(error)
-        outcomes = self._choose(rows, logits[:, -1])
-        for index in reversed(range(len(rows))):
-            if isinstance(outcomes[index], Fault):  # what the cache holds of it may be the reason
-                self._leave(index, keep=False)
-            elif _ended(outcomes[index]):
-                self._leave(index)
+            (logits,) = self._forward([[row.ids[-1], *guess]], self.cache, 1 + len(guess))
+            failed = not torch.isfinite(logits.amax(dim=-1)).all()
+        except Exception:  # noqa: BLE001  # the same without the guess tells whose fault it is
+            failed = True
+        if failed:
+            self.cache.lengths[0] = known
+            return []
+        outcomes: list[Token | Fault] = []
+        for right, expected in enumerate([*guess, None]):
+            outcomes += self._choose([row], logits[right : right + 1])
+            if _ended(outcomes[-1]) or row.ids[-1] != expected:
+                break
+        row.lookup.learn(right)
+        self.cache.lengths[0] = known + 1 + right
         return outcomes
 
     def _prefill(self) -> list[Token | Fault]:
@@ -139,9 +181,7 @@ class Scheduler:
             self._entering = None
             outcomes += (chosen := self._first(row, logits[:, -1]))
             if not _ended(chosen[0]):
-                self.running.append(row)
-                if cache is not None:
-                    self.cache.append(cache)
+                self._join(row, cache)
         return outcomes
 
     def _gather(self, budget: int) -> list[Row]:
@@ -171,20 +211,20 @@ class Scheduler:
         together = SlotCache([0], self._forward.cache_dtype)
         try:
             logits = self._forward.read_together([row.ids for row in rows], together)
-            failed = not torch.isfinite(logits.amax(dim=-1)).all()
+            # Of one row alone, whoever draws from them looks.
+            failed = len(rows) > 1 and not torch.isfinite(logits.amax(dim=-1)).all()
         except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
             if len(rows) == 1:
                 return [Fault(rows[0], failure("the model failed", error))]
             failed = True
-        if failed and len(rows) > 1:
+        if failed:
             return [outcome for row in rows for outcome in self._read_together([row])]
         lengths = [len(row.ids) for row in rows]
         begins = accumulate([0, *lengths[:-1]])
         outcomes = self._choose(rows, logits)
         for row, outcome, begin, length in zip(rows, outcomes, begins, lengths, strict=True):
             if not _ended(outcome):
-                self.running.append(row)
-                self.cache.append(together, begin, length)
+                self._join(row, together, begin, length)
         return outcomes
 
     def _portion(self, row: Row, cache: SlotCache | None, budget: int) -> tuple[int, int]:
@@ -286,6 +326,18 @@ class Scheduler:
                 reason = "stop"
             outcomes.append(Token(row, chosen, logprob, reason))
         return outcomes
+
+    def _join(
+        self, row: Row, cache: SlotCache | None, begin: int = 0, length: int | None = None
+    ) -> None:
+        """Take a row into the batch, with so many columns of the only row of its cache."""
+        if self._guessed and len(self.running) == 1:
+            # A mask does not hide it: a weight of 0 times NaN would be NaN.
+            self.cache = self.cache.copy(0, self.cache.lengths[0])
+        self._guessed = False
+        self.running.append(row)
+        if cache is not None:
+            self.cache.append(cache, begin, length)
 
     def _leave(self, index: int, *, keep: bool = True) -> None:
         """Take a row out of the batch; the last one takes its place, here as in the cache."""

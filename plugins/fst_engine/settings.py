@@ -34,6 +34,8 @@ class LocalSettings(Settings):
     """Keys and values of a batch take at most this many gigabytes; one request alone may take more."""
     prefix_gb: float = Field(0.5, ge=0)
     """Of finished texts, this many gigabytes are kept, for prompts that begin as they did; 0: none."""
+    lookup: int = Field(8, ge=0, le=64)
+    """Of a request that runs alone, guess so many ids at most from its own text, where that pays; 0: none."""
 
 
 class RemoteSettings(Settings):

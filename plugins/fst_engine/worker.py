@@ -151,10 +151,10 @@ class Worker:
         """Turn a step's outcomes into text, and hand each event loop its own."""
         told: dict[asyncio.AbstractEventLoop, list[tuple[Job, Chunk | FstError]]]
         told = defaultdict(list)
-        with self._changed:
-            jobs = [(self._jobs.get(outcome.row), outcome) for outcome in outcomes]
-        for job, outcome in jobs:
-            if job is None:  # cancelled during the step
+        for outcome in outcomes:
+            with self._changed:
+                job = self._jobs.get(outcome.row)
+            if job is None:  # cancelled during the step, or ended by a stop string in it
                 continue
             message = _message(job, outcome)
             if isinstance(message, FstError) or message.finish_reason:
