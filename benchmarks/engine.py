@@ -145,7 +145,9 @@ def fst(directory: Path, precision: str) -> Any:
     """Return FST's engine over a directory."""
     engine, sampler = registry().find("engine", "local"), registry().find("sampler", "standard")
     settings = validate(sampler.settings_class(), {"top_k": 50})
-    options = validate(engine.settings_class(), {"device": "cpu", "precision": precision})
+    # No other engine here guesses ids unless it is told to.
+    settings_of_engine = {"device": "cpu", "precision": precision, "lookup": 0}
+    options = validate(engine.settings_class(), settings_of_engine)
     return engine.build(options).for_artefact(directory, [(sampler.build(settings), settings)])
 
 
