@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from fst_core.plugins import registry
-from fst_core.reading.long_text import LongText
-
-LETTERS = ["a", "é", "я", "日", "😀", "\n", " "]
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 63, 64, 65, 66, 130, 1_000])
-def test_the_whole_is_what_joining_gives_and_the_next_begins_anew(count):
-    rng = random.Random(count)
-    long = LongText()
-    for _ in range(3):
-        pieces = ["".join(rng.choices(LETTERS, k=rng.randint(0, 9))) for _ in range(count)]
-        for piece in pieces:
-            long.add(piece)
-        assert long.take("end") == "".join(pieces) + "end"
-        assert long.take() == ""
 
 
 @pytest.mark.parametrize("lines", [1, 63, 64, 65, 66, 200])

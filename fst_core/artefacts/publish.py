@@ -13,9 +13,9 @@ from filelock import FileLock, Timeout
 from fst_core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["locked", "numbered", "publishing", "write_whole"]
+__all__ = ["flush", "locked", "numbered", "publishing", "write_whole"]
 
 
 @contextmanager
@@ -71,6 +71,12 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     _fsync_directory(path.parent)
+
+
+def flush(files: Iterable[Path]) -> None:
+    """Make the content of files survive a power cut, before `publishing` does, for which little is left."""
+    for file in files:
+        _fsync_file(file)
 
 
 def numbered(directory: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     """Ids of several texts one after another, (total,), and where each begins, (texts + 1,)."""
 
 __all__ = ["Tokenizer"]
-
-_MANY = 200
-"""Texts that have more ids on average are copied one by one, which is faster then."""
 
 
 class Tokenizer(ABC):
@@ -140,22 +138,15 @@ def frame(
 ) -> FlatIds:
     """Put `bos_id` (unless None) before, and `end_id` after, each text of flat ids."""
     before = int(bos_id is not None)
+    begin = np.array([] if bos_id is None else [bos_id], np.uint32).tobytes()
+    end = np.array([end_id], np.uint32).tobytes()
+    # Joined as bytes in one step: numpy would let other threads interrupt it at each text.
+    inner = memoryview(ids.astype(np.uint32, copy=False).tobytes())
+    places = pairwise((offsets * np.dtype(np.uint32).itemsize).tolist())
+    parts: Iterator[bytes | memoryview]
+    parts = chain.from_iterable((begin, inner[start:stop], end) for start, stop in places)
     new_offsets = offsets + np.arange(len(offsets)) * (before + 1)
-    framed = np.empty(new_offsets[-1], np.uint32)
-    ends = new_offsets[1:] - 1
-    starts = new_offsets[:-1] + before
-    if len(ids) > _MANY * len(ends):
-        for old, start, end in zip(offsets.tolist(), starts.tolist(), ends.tolist(), strict=False):
-            framed[start:end] = ids[old : old + end - start]
-    else:
-        inner = np.ones(len(framed), np.bool_)
-        inner[ends] = False
-        inner[new_offsets[:-1]] &= not before
-        framed[inner] = ids
-    framed[ends] = end_id
-    if bos_id is not None:
-        framed[new_offsets[:-1]] = bos_id
-    return framed, new_offsets
+    return np.frombuffer(b"".join(parts), np.uint32), new_offsets
 
 
 def _flatten(batch: Sequence[Sequence[int]]) -> FlatIds:

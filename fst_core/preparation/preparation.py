@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ import numpy as np
 
 from fst_core.artefacts.model import TOKENIZER
 from fst_core.artefacts.provenance import record
+from fst_core.artefacts.publish import flush
 from fst_core.dataset import TEMPLATE, SplitWriter, token_dtype
 from fst_core.documents import EMPTY
 from fst_core.encoding import Bulk, EncodersDiffer, bulk_encoding
@@ -101,7 +103,11 @@ class Preparation:
             if encoder.conversations:
                 path = self.directory / TEMPLATE
                 path.write_text(encoder.template.source, "utf-8", newline="\n")
-            self._describe(tallies, bulk.record())
+            written = [*self.directory.rglob("*.npy")]
+            with ThreadPoolExecutor(1) as pool:  # digests leave the disk time for other things
+                flushed = pool.submit(flush, written)
+                self._describe(tallies, bulk.record())
+            flushed.result()
         tell_reading(self.corpus.report, self.tell)
         if bulk.why_not is not None:
             self.tell(f"prepare: encoded slowly: {bulk.why_not}")

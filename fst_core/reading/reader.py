@@ -14,7 +14,7 @@ from fst_core.reading.guess import check_guessing, guess
 from fst_core.reading.patterns import find
 from fst_core.reading.settings import AUTO
 from fst_core.reading.tally import Tally
-from fst_core.reading.text import pieces
+from fst_core.reading.text import utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +118,7 @@ class FileReader(Reader):
 class TextFileReader(FileReader):
     """Reads files of plain text in the encoding that the settings name."""
 
-    chunk_bytes: ClassVar[int] = 2**16
+    chunk_bytes: ClassVar[int] = 2**18
     """How many bytes are read at a time, few enough for the cache; the documents do not depend on it."""
 
     settings: TextFilesSettings
@@ -128,8 +128,8 @@ class TextFileReader(FileReader):
         if settings.encoding == AUTO:
             check_guessing()
 
-    def pieces(self, name: str, path: Path, tally: Tally) -> Iterator[str]:
-        r"""Yield a file's text piece by piece, every line end turned into \n.
+    def utf8(self, name: str, path: Path, tally: Tally) -> Iterator[bytes]:
+        r"""Yield a file's text piece by piece, whole characters in UTF-8, every line end turned into \n.
 
         Raises:
             DocumentError: bytes are no text; the message has the name of the file and their offset.
@@ -140,7 +140,11 @@ class TextFileReader(FileReader):
             encoding = self.guess(name, path)
             tally.chose(name, encoding)
         errors = self.settings.encoding_errors
-        return pieces(path, name, self.chunk_bytes, tally, encoding=encoding, errors=errors)
+        return utf8(path, name, self.chunk_bytes, tally, encoding=encoding, errors=errors)
+
+    def pieces(self, name: str, path: Path, tally: Tally) -> Iterator[str]:
+        """Yield what `utf8` does, as strings."""
+        return (piece.decode() for piece in self.utf8(name, path, tally))
 
     def guess(self, name: str, path: Path) -> str:
         """Return the encoding that a file most likely has; UTF-8 where there is no telling."""

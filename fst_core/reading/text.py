@@ -1,7 +1,7 @@
-r"""The text of a file, streamed, whatever its encoding.
+r"""The text of a file in UTF-8, streamed, whatever the file's encoding.
 
-Every line end becomes \n, and a byte order mark at the start is dropped. What comes out does not
-depend on the size of the chunks.
+Every line end becomes \n, and a byte order mark at the start is dropped. What comes out together does
+not depend on the size of the chunks.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from fst_core.reading.settings import EncodingErrors
     from fst_core.reading.tally import Tally
 
-__all__ = ["UNDECODABLE", "paired", "pieces", "whole"]
+__all__ = ["UNDECODABLE", "paired", "utf8", "whole"]
 
 UNDECODABLE: Final = "undecodable places"
 """The reason under which runs of bytes that are no text, and halves of characters, are counted."""
 
-_BOM: Final = "\ufeff"
 _MARK: Final = "\ud800"
 """Stands for bytes that are no text until they are counted; no decoder yields it."""
 _HALVES: Final = re.compile("[\ud800-\udfff]+")
@@ -43,7 +42,7 @@ def _mark(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("fst.mark", _mark)
 
 
-def pieces(
+def utf8(
     path: Path,
     name: str,
     chunk_bytes: int,
@@ -51,8 +50,8 @@ def pieces(
     *,
     encoding: str = "utf-8",
     errors: EncodingErrors = "strict",
-) -> Iterator[str]:
-    r"""Yield a file's text piece by piece, every line end turned into \n.
+) -> Iterator[bytes]:
+    r"""Yield a file's text piece by piece, whole characters in UTF-8, every line end turned into \n.
 
     Raises:
         DocumentError: bytes are no text in that encoding, and `errors` is "strict"; the message has
@@ -62,29 +61,52 @@ def pieces(
     strict = errors == "strict"
     decode = codecs.getincrementaldecoder(encoding)("strict" if strict else "fst.mark")
     decoder = io.IncrementalNewlineDecoder(decode, translate=True)
+    is_utf8 = codecs.lookup(encoding).name == "utf-8"
     position = 0
     begun = after_mark = False
     for chunk in chain(chunks(path, name, chunk_bytes), [b""]):
         position += len(chunk)
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            # The object is what the decoder had held back, and this chunk: they end together.
-            offset = position - len(error.object) + error.start
-            raise DocumentError(
-                f"{name}: not {encoding.upper()} at byte {offset}: {error.reason}. "
-                f"{_remedy(path, name, encoding)}"
-            ) from None
-        if text and not begun:
+        piece = _as_it_is(chunk, decoder) if is_utf8 else None
+        if piece is None:
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                # The object is what the decoder had held back, and this chunk: they end together.
+                offset = position - len(error.object) + error.start
+                raise DocumentError(
+                    f"{name}: not {encoding.upper()} at byte {offset}: {error.reason}. "
+                    f"{_remedy(path, name, encoding)}"
+                ) from None
+            if not strict and text:
+                ended_marked = text[-1] == _MARK
+                if _MARK in text:
+                    text = _mended(text, errors, tally, after_mark=after_mark)
+                after_mark = ended_marked
+            piece = text.encode()
+        elif piece:
+            after_mark = False
+        if piece and not begun:
             begun = True
-            text = text.removeprefix(_BOM)
-        if not strict and text:
-            ended_marked = text[-1] == _MARK
-            if _MARK in text:
-                text = _mended(text, errors, tally, after_mark=after_mark)
-            after_mark = ended_marked
-        if text:
-            yield text
+            piece = piece.removeprefix(codecs.BOM_UTF8)
+        if piece:
+            yield piece
+
+
+def _as_it_is(chunk: bytes, decoder: io.IncrementalNewlineDecoder) -> bytes | None:
+    """Return the whole characters of what a decoder of UTF-8 holds back and a chunk; it holds back the rest.
+
+    None if it has to decode them: they are not UTF-8, or hold line ends to turn.
+    """
+    held, after_return = decoder.getstate()
+    data = held + chunk
+    if not chunk or after_return or b"\r" in data:
+        return None
+    try:
+        end = len(data) if data.isascii() else codecs.utf_8_decode(data)[1]
+    except UnicodeDecodeError:
+        return None
+    decoder.setstate((data[end:], 0))
+    return data[:end]
 
 
 def whole(text: str, where: str, errors: EncodingErrors, tally: Tally) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fst_core import Document
-from fst_core.reading.long_text import LongText
 from fst_core.reading.reader import TextFileReader
-from fst_files.lines import count_lines, stripped, whole_lines
+from fst_files.lines import line_ends, stripped, whole_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,42 +32,42 @@ class DelimitedReader(TextFileReader):
     def documents(self, name: str, path: Path, tally: Tally) -> Iterator[Document]:
         """Yield the documents of one file, empty ones too."""
         number = first = 1  # the numbers of the line that comes next, and of the document's first
-        long = LongText()  # of the document: what came before its parts
-        parts: list[str] = []  # its lines in each block, each with its end
-        for lines in whole_lines(self.pieces(name, path, tally)):
+        begun = bytearray()  # what of the document stands before the block
+        for lines in whole_lines(self.utf8(name, path, tally)):
             block = stripped(lines) if self.settings.strip_lines else lines
+            ends = line_ends(block)
             start = 0
-            for begin, end in self._ends(block):
-                parts.append(block[start:begin])
-                number += count_lines(parts[-1]) + 1
-                yield Document(text=_joined(long, parts), source=f"{name}:{first}")
+            for begin, end in self._marks(block):
+                number += int(np.count_nonzero(ends[start:end]))
+                yield Document(text=_text(begun, block[start:begin]), source=f"{name}:{first}")
                 start, first = end, number
-            if start < len(block):
-                if parts:
-                    long.add(parts.pop())
-                parts.append(block[start:])
-                number += count_lines(parts[-1])
-        if parts:
-            yield Document(text=_joined(long, parts), source=f"{name}:{first}")
+            begun += block[start:]
+            number += int(np.count_nonzero(ends[start:]))
+        if begun:
+            yield Document(text=_text(begun, b""), source=f"{name}:{first}")
 
-    def _ends(self, block: str) -> Iterator[tuple[int, int]]:
+    def _marks(self, block: bytes) -> Iterator[tuple[int, int]]:
         """Yield where each line that ends a document begins, and where the line after it does."""
         mark = self.settings.end_of_document
-        at = block.find(mark)
+        utf8 = mark.encode()
+        at = block.find(utf8)
         while 0 <= at < len(block):
-            begin = block.rfind("\n", 0, at) + 1
-            end = block.index("\n", at) + 1
-            if block[begin:end].strip() == mark:
+            begin = block.rfind(b"\n", 0, at) + 1
+            end = block.index(b"\n", at) + 1
+            if block[begin:end].decode().strip() == mark:
                 yield begin, end
-            at = block.find(mark, end)
+            at = block.find(utf8, end)
 
 
-def _joined(long: LongText, parts: list[str]) -> str:
-    """Join lines, without the end of the last one, and forget them: a document may be most of the memory."""
-    if not parts[-1]:
-        parts.pop()
-    if parts:
-        parts[-1] = parts[-1][:-1]
-    text = long.take("".join(parts))
-    parts.clear()
+def _text(begun: bytearray, rest: bytes) -> str:
+    """Return the text of lines, without the end of the last one.
+
+    What is `begun` may be most of the memory, and is forgotten.
+    """
+    if not begun:
+        return rest[:-1].decode()
+    begun += rest
+    del begun[-1:]
+    text = begun.decode()
+    begun.clear()
     return text

@@ -32,9 +32,9 @@ class JsonlReader(TextFileReader):
     def documents(self, name: str, path: Path, tally: Tally) -> Iterator[Document]:
         """Yield a document for each line, empty ones too."""
         before = 1  # the number of the block's first line
-        for lines in blocks(self.pieces(name, path, tally)):
+        for lines in blocks(self.utf8(name, path, tally)):
             for number, line in enumerate(lines, before):
-                if line and not line.isspace():
+                if not _is_blank(line):
                     try:
                         document = self._document(line, f"{name}:{number}", tally)
                     except DocumentError as error:
@@ -43,7 +43,7 @@ class JsonlReader(TextFileReader):
                         yield document
             before += len(lines)
 
-    def _document(self, line: str, place: str, tally: Tally) -> Document:
+    def _document(self, line: bytes, place: str, tally: Tally) -> Document:
         if fast is not None:
             with suppress(ValueError):
                 return document_of(_object(fast(line), place), self.settings, place)
@@ -57,7 +57,7 @@ class JsonlReader(TextFileReader):
         )
 
 
-def _fast() -> Callable[[str], Any] | None:
+def _fast() -> Callable[[bytes], Any] | None:
     """Return the parser of orjson; None if it is not installed."""
     try:
         from orjson import loads
@@ -70,9 +70,13 @@ fast = _fast()
 """The parser that is tried first: what it does not take, the standard library reads or explains."""
 
 
-def _parse(line: str, place: str) -> dict[str, Any]:
+def _is_blank(line: bytes) -> bool:
+    return not line.startswith(b"{") and not line.decode().strip()
+
+
+def _parse(line: bytes, place: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line.decode())
     except json.JSONDecodeError as error:
         raise DocumentError(f"{place}: not JSON at column {error.colno}: {error.msg}") from None
     except (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fst_core import Document
 from fst_core.errors import DocumentError, MissingDependency
 from fst_core.reading.reader import FileReader
-from fst_core.reading.text import pieces
+from fst_core.reading.text import utf8
 from fst_files.lines import blocks
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ class PackageReader(FileReader):
             yield self._document(lines, f"{name}:{first}")
 
     def _lines(self, name: str, path: Path, tally: Tally) -> Iterator[str]:
-        for block in blocks(pieces(path, name, _CHUNK_BYTES, tally)):
-            yield from [line.strip() for line in block] if self.package.strip_lines else block
+        for block in blocks(utf8(path, name, _CHUNK_BYTES, tally)):
+            lines = [line.decode() for line in block]
+            yield from [line.strip() for line in lines] if self.package.strip_lines else lines
 
     def _document(self, lines: list[str], source: str) -> Document:
         text = "\n".join(lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from fst_core import Document
-from fst_core.reading.long_text import LongText
 from fst_core.reading.reader import TextFileReader
 
 if TYPE_CHECKING:
@@ -24,7 +23,9 @@ class TextReader(TextFileReader):
 
     def documents(self, name: str, path: Path, tally: Tally) -> Iterator[Document]:
         """Yield the file's text."""
-        text = LongText()
-        for piece in self.pieces(name, path, tally):
-            text.add(piece)
-        yield Document(text=text.take().strip(), source=f"{name}:1")
+        utf8 = bytearray()
+        for piece in self.utf8(name, path, tally):
+            utf8 += piece
+        text = utf8.decode()
+        del utf8  # it may be most of the memory
+        yield Document(text=text.strip(), source=f"{name}:1")

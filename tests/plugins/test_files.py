@@ -1041,4 +1041,5 @@ def test_lines_at_once_are_stripped_as_one_by_one():
             + "\n"
             for _ in range(rng.randint(1, 12))
         )
-        assert stripped(lines) == "\n".join(line.strip() for line in lines.split("\n"))
+        expected = "\n".join(line.strip() for line in lines.split("\n"))
+        assert stripped(lines.encode()) == expected.encode()
