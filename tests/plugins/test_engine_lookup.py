@@ -29,12 +29,7 @@ FORWARD = [{}, {"in_training": False, "pack": True}]
 SONG = list(b"la la li la la li la la lo ")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # toys
@@ -465,6 +460,7 @@ def test_a_saved_model_is_served_so_unless_settings_say_otherwise(saved, setting
     engine = served(saved, (Say(), SaySettings()), **settings)
     calls = calls_of(engine)
     found = asyncio.run(engine.generate(say(bytes(SONG))))
+    asyncio.run(engine.close())
     assert found.ids == tuple(SONG)
     assert (len(calls) < len(SONG)) is guesses
 
@@ -495,10 +491,16 @@ def test_random_requests_generate_alone_what_they_do_among_others_and_one_by_one
     async def together(engine):
         return await asyncio.gather(*map(engine.generate, requests))
 
+    async def answered(how, engine):
+        try:
+            return await how(engine)
+        finally:  # a thread that is in torch when Python ends would abort the process
+            await engine.close()
+
     engines = [served(saved, standard(), lookup=n, max_waiting=count) for n in (8, 0, 8)]
     calls = [calls_of(engine) for engine in engines]
     alone, plain, among = (
-        asyncio.run(how(engine))
+        asyncio.run(answered(how, engine))
         for how, engine in zip((one_by_one, one_by_one, together), engines, strict=True)
     )
     assert alone == plain == among
@@ -536,5 +538,6 @@ def test_an_iterator_that_is_closed_within_a_guess_frees_its_place(saved):
         found = await asyncio.wait_for(engine.generate(say(bytes(SONG))), 20)
         assert found.ids == tuple(SONG)
         assert engine.describe()["running"] == engine.describe()["waiting"] == 0
+        await engine.close()
 
     asyncio.run(close())
