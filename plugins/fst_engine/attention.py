@@ -1,4 +1,4 @@
-"""Attention on a CPU: of few new positions by decode.cpp, of many by torch in float32."""
+"""Attention on a CPU: of one row, or one new position a row, by decode.cpp; else by torch in float32."""
 
 from __future__ import annotations
 

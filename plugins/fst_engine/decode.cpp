@@ -3,8 +3,8 @@
 // Attention of one new position a row to all that its row has: torch's own takes two to three times as
 // long, because it wants float32 and looks at the columns of the longest row for every row.
 //
-// And what lies between the products of a layer as Llama's: for a few positions the numbers are so few
-// that each of torch's some fifty operations takes longer to begin than to compute.
+// And what lies between the products of a layer: for a few positions the numbers are so few that each of
+// torch's operations, some fifty in Llama's, takes longer to begin than to compute.
 #include <cmath>
 #include <cstdint>
 #include <cstring>

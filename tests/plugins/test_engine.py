@@ -61,13 +61,7 @@ class TestLocal(EngineContract):
     use = "local"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The modules are so small that a second thread only waits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # toys

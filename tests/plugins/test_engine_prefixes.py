@@ -71,12 +71,7 @@ def prompt(length, seed=0):
     return random.Random(seed).choices(range(256), k=length)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_next_turn_of_a_conversation_reads_the_new_ids_alone():

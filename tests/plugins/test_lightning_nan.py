@@ -16,7 +16,8 @@ from fst_core.errors import FstError
 SKIP = {"on_nan": "skip"}
 
 
-one_thread, dataset = toys.one_thread, toys.dataset  # its fixtures
+dataset = toys.dataset  # its fixture
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Failing(toys.Toy):

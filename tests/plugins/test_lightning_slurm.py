@@ -15,10 +15,13 @@ VARIABLES = {
     "SLURM_JOB_NODELIST": "node1", "SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "1",
 }  # fmt: skip
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
-one_thread, dataset = toys.one_thread, toys.dataset  # its fixtures
+dataset = toys.dataset  # its fixture
 
 
 @pytest.fixture

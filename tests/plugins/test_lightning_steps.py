@@ -34,7 +34,8 @@ from fst_core.plugins import registry
 ONE_EPOCH = {"max_epochs": 1, "limit_val_batches": 0}
 
 
-one_thread, dataset = toys.one_thread, toys.dataset  # its fixtures
+dataset = toys.dataset  # its fixture
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def ragged(count, longest=512):
