@@ -245,7 +245,7 @@ async def measure_gap(engine: Any, precision: str) -> None:
             while min(map(len, times)) < 40:
                 await asyncio.sleep(0.005)
             begun = time.perf_counter()
-            long = tuple(random.Random(turn).choices(range(5_000), k=900))
+            long = tuple(random.Random(f"{streams} {turn}").choices(range(5_000), k=900))
             await engine.generate(Request(long, 1))
             ended = time.perf_counter()
             await asyncio.gather(*tasks)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from fst_engine.kernels import KERNEL_DTYPES, kernel, load_kernels
+from fst_engine.pages import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,10 +27,10 @@ class _Rows(threading.local):
 
     mask: torch.Tensor | None = None
     """The mask that says the same; attention under another one is not ours."""
-    begins: torch.Tensor
-    """(positions,) int64: the first column of its row that each sees."""
-    lengths: torch.Tensor
-    """(positions,) int64: how many columns it sees from there on."""
+    slots: torch.Tensor
+    """(positions,) int64: the row of each."""
+    columns: torch.Tensor
+    """(positions,) int64: the last column of it that each sees."""
 
 
 _ROWS: Final = _Rows()
@@ -38,7 +39,7 @@ _ROWS: Final = _Rows()
 def use_own_attention(module: torch.nn.Module) -> bool:
     """Let a module of `transformers` that leaves attention to torch use ours, and say if it does."""
     config = getattr(module, "config", None)
-    if getattr(config, "_attn_implementation", None) != "sdpa":
+    if getattr(config, "_attn_implementation", None) not in {"sdpa", _NAME}:
         return False
     _register()
     module.set_attn_implementation(_NAME)  # type: ignore[operator]  # to mypy a module's attributes are modules
@@ -46,15 +47,12 @@ def use_own_attention(module: torch.nn.Module) -> bool:
 
 
 @contextmanager
-def all_visible(
-    mask: torch.Tensor, lengths: torch.Tensor, begins: torch.Tensor | None = None
-) -> Iterator[None]:
-    """While it lasts, a new position under this mask sees just so many columns of its row, and from which on.
+def all_visible(mask: torch.Tensor, slots: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+    """While it lasts, a new position under this mask sees the columns of its row up to one.
 
     There is one position of each row, or there is one row. Both are (positions,) int64.
     """
-    _ROWS.mask, _ROWS.lengths = mask, lengths
-    _ROWS.begins = torch.zeros_like(lengths) if begins is None else begins
+    _ROWS.mask, _ROWS.slots, _ROWS.columns = mask, slots, columns
     try:
         yield
     finally:
@@ -127,18 +125,20 @@ def _fits(
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None
 ) -> torch.Tensor:
-    new = query.shape[2]
-    if new > 1:  # as many rows, which share their keys and values
-        query = query.transpose(0, 2)
-        key, value = (held.expand(new, -1, -1, -1) for held in (key, value))
-    rows, heads, _, width = query.shape
-    if query.stride(1) != width or query.stride(3) != 1:
+    rows, heads, new, width = query.shape
+    query = query.transpose(1, 2).reshape(rows * new, heads, width)
+    if query.stride()[1:] != (width, 1):
         query = query.contiguous()
-    out = query.new_empty(rows, 1, heads, width)
+    out = query.new_empty(rows, new, heads, width)
+    # A row's columns lie side by side, so that each page follows the one before.
+    begins = torch.arange(key.shape[0])[:, None] * key.stride(0)
+    pages = begins + torch.arange(-(-key.shape[2] // PAGE)) * PAGE * width
+    pages = (pages * key.itemsize).contiguous()
     kernel("attend", query.dtype)(
-        *(each.data_ptr() for each in (query, key, value, out, _ROWS.begins, _ROWS.lengths)),
-        *(rows, heads, key.shape[1], width, query.stride(0), key.stride(0), key.stride(1)),
+        *(query.data_ptr(), None, out.data_ptr(), pages.data_ptr(), pages.shape[1]),
+        *(each.data_ptr() for each in (key, value, _ROWS.slots, _ROWS.columns)),
+        *(rows * new, heads, key.shape[1], width, query.stride(0), key.stride(1)),
         width**-0.5 if scaling is None else scaling,
         torch.get_num_threads(),
     )
-    return out.transpose(0, 1) if new > 1 else out
+    return out

@@ -1,17 +1,30 @@
-// What a decode step computes between its products, for a few new positions.
+// What a forward pass computes between its products, for a few new positions of several rows.
 //
-// Attention of one new position a row to all that its row has: torch's own takes two to three times as
-// long, because it wants float32 and looks at the columns of the longest row for every row.
+// Attention of each to what its row has: torch's own takes two to three times as long, because it wants
+// float32 and looks at the columns of the longest row for every row.
 //
 // And what lies between the products of a layer: for a few positions the numbers are so few that each of
 // torch's operations, some fifty in Llama's, takes longer to begin than to compute.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 namespace {
 
-constexpr int64_t TILE = 128;  // columns whose scores are held at a time
+constexpr int64_t PAGE = 128;  // positions whose keys lie side by side, as do their values
 constexpr int64_t MOST = 256;  // the largest head_dim
 constexpr int64_t LITTLE = 1 << 15;  // for fewer numbers no thread is woken
 
@@ -64,15 +77,25 @@ void normalise(const T *x, const T *weight, const T *bias, T *out, int64_t dim, 
   }
 }
 
+// Keys and values of a row: its pages' addresses, from each of which it is so many bytes to those of a head.
+struct Row {
+  const int64_t *pages;
+  int64_t keys, values;
+  template <typename T>
+  T *key(int64_t page) const { return reinterpret_cast<T *>(pages[page] + keys); }
+  template <typename T>
+  T *value(int64_t page) const { return reinterpret_cast<T *>(pages[page] + values); }
+};
+
 template <typename T, int64_t DIM>
-void attend(const T *query, const T *keys, const T *values, T *out, int64_t columns, int64_t any, float scale) {
+void attend(const T *query, const Row &row, T *out, int64_t columns, int64_t any, float scale) {
   const int64_t dim = DIM ? DIM : any;
-  float asked[MOST], sum[MOST] = {}, scores[TILE];
+  float asked[MOST], sum[MOST] = {}, scores[PAGE];
   for (int64_t d = 0; d < dim; d++) asked[d] = wide(query[d]) * scale;
   float top = -1e30f, total = 0;
-  for (int64_t begin = 0; begin < columns; begin += TILE) {
-    const int64_t width = columns - begin < TILE ? columns - begin : TILE;
-    const T *key = keys + begin * dim, *value = values + begin * dim;
+  for (int64_t begin = 0; begin < columns; begin += PAGE) {
+    const int64_t width = columns - begin < PAGE ? columns - begin : PAGE;
+    const T *key = row.key<const T>(begin / PAGE), *value = row.value<const T>(begin / PAGE);
     float best = top;
     for (int64_t c = 0; c < width; c++) {
       float score = 0;
@@ -98,60 +121,78 @@ void attend(const T *query, const T *keys, const T *values, T *out, int64_t colu
   for (int64_t d = 0; d < dim; d++) narrow(sum[d] / total, out[d]);
 }
 
+// Stores fresh keys and values, where there are any, at their positions; then each position attends to
+// its row up to there. The pages of row r begin at pages + r * most.
 template <typename T>
-void attend_all(const T *queries, const T *keys, const T *values, T *out, const int64_t *begins, const int64_t *lengths,
-                int64_t rows, int64_t heads, int64_t groups, int64_t dim, int64_t query_stride, int64_t row_stride,
-                int64_t head_stride, float scale, int threads) {
-  int64_t all = 0;
-  for (int64_t row = 0; row < rows; row++) all += lengths[row];
+void attend_all(const T *queries, const T *fresh, T *out, const int64_t *pages, int64_t most, int64_t keys, int64_t values,
+                const int64_t *slots, const int64_t *positions, int64_t count, int64_t heads, int64_t groups, int64_t dim,
+                int64_t stride, int64_t head_stride, float scale, int threads) {
+  const auto row = [&](int64_t number, int64_t group) {
+    const int64_t bytes = group * head_stride * int64_t(sizeof(T));
+    return Row{pages + slots[number] * most, keys + bytes, values + bytes};
+  };
+  int64_t seen = 0;
+  for (int64_t n = 0; n < count; n++) {
+    const int64_t position = positions[n];
+    seen += position + 1;
+    for (int64_t group = 0; fresh && group < groups; group++) {
+      const T *from = fresh + n * stride + group * dim;
+      const int64_t page = position / PAGE, to = position % PAGE * dim;
+      std::memcpy(row(n, group).template key<T>(page) + to, from, dim * sizeof(T));
+      std::memcpy(row(n, group).template value<T>(page) + to, from + groups * dim, dim * sizeof(T));
+    }
+  }
   // Rows differ in length, so that who is done takes more; for little work nobody is woken.
-#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(threads) if (all * heads * dim > LITTLE)
-  for (int64_t row = 0; row < rows; row++)
+#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(threads) if (seen * heads * dim > LITTLE)
+  for (int64_t n = 0; n < count; n++)
     for (int64_t head = 0; head < heads; head++) {
-      const T *query = queries + row * query_stride + head * dim;
-      const int64_t held = row * row_stride + head / (heads / groups) * head_stride + begins[row] * dim;
-      T *result = out + (row * heads + head) * dim;
+      const T *query = queries + n * stride + head * dim;
+      T *result = out + (n * heads + head) * dim;
       const auto function = dim == 64 ? attend<T, 64> : dim == 128 ? attend<T, 128> : attend<T, 0>;
-      function(query, keys + held, values + held, result, lengths[row], dim, scale);
+      function(query, row(n, head / (heads / groups)), result, positions[n] + 1, dim, scale);
     }
 }
 
-// The norm of every row, or of its sum with another, which is given too.
 template <typename T>
-void norm_all(const T *before, const T *added, const T *weight, const T *bias, T *sums, T *out, int64_t rows,
-              int64_t dim, float eps, int threads) {
+void norm_all(const T *x, const T *weight, const T *bias, T *out, int64_t rows, int64_t dim, float eps, int threads) {
 #pragma omp parallel for num_threads(threads) if (rows * dim > LITTLE)
-  for (int64_t row = 0; row < rows; row++) {
-    const T *x = before + row * dim;
-    if (added) {
-      T *sum = sums + row * dim;
+  for (int64_t row = 0; row < rows; row++) normalise(x + row * dim, weight, bias, out + row * dim, dim, eps);
+}
+
+// Rotary positions (Su et al. 2021), in place, of a head; where there is a weight, it is normalised before.
+template <typename T>
+void rotate(T *x, const T *cosines, const T *sines, const T *weight, int64_t dim, float eps) {
+  const int64_t half = dim / 2;
+  if (weight) normalise(x, weight, (const T *)nullptr, x, dim, eps);
 #pragma omp simd
-      for (int64_t d = 0; d < dim; d++) narrow(wide(x[d]) + wide(added[row * dim + d]), sum[d]);
-      x = sum;
-    }
-    normalise(x, weight, bias, out + row * dim, dim, eps);
+  for (int64_t d = 0; d < half; d++) {
+    const float left = wide(x[d]), right = wide(x[d + half]);
+    narrow(left * wide(cosines[d]) - right * wide(sines[d]), x[d]);
+    narrow(right * wide(cosines[d + half]) + left * wide(sines[d + half]), x[d + half]);
   }
 }
 
-// Rotary positions (Su et al. 2021), in place, of the first heads of every position; where there are
-// weights, each head is normalised before, a query by the first and a key by the second.
+// The same of the first heads of every position: the queries, then the keys.
 template <typename T>
 void rotate_all(T *states, const T *cosines, const T *sines, const T *of_query, const T *of_key, int64_t positions,
                 int64_t heads, int64_t queries, int64_t dim, int64_t stride, float eps, int threads) {
-  const int64_t half = dim / 2;
 #pragma omp parallel for num_threads(threads) if (positions * heads * dim > LITTLE)
-  for (int64_t position = 0; position < positions; position++)
-    for (int64_t head = 0; head < heads; head++) {
-      T *x = states + position * stride + head * dim;
-      const T *c = cosines + position * dim, *s = sines + position * dim;
-      if (of_query) normalise(x, head < queries ? of_query : of_key, (const T *)nullptr, x, dim, eps);
-#pragma omp simd
-      for (int64_t d = 0; d < half; d++) {
-        const float left = wide(x[d]), right = wide(x[d + half]);
-        narrow(left * wide(c[d]) - right * wide(s[d]), x[d]);
-        narrow(right * wide(c[d + half]) + left * wide(s[d + half]), x[d + half]);
-      }
-    }
+  for (int64_t n = 0; n < positions; n++)
+    for (int64_t head = 0; head < heads; head++)
+      rotate(states + n * stride + head * dim, cosines + n * dim, sines + n * dim, head < queries ? of_query : of_key, dim,
+             eps);
+}
+
+inline float silu(float x) {
+  const float small = exponential(-std::fabs(x));
+  return x * (x < 0 ? small : 1.0f) / (1 + small);
+}
+
+// The Gaussian error linear unit (Hendrycks and Gimpel 2016), by its formula with tanh.
+inline float gelu(float x) {
+  const float inner = 0.797884561f * (x + 0.044715f * x * x * x), small = exponential(-2 * std::fabs(inner));
+  const float tanh = (1 - small) / (1 + small);
+  return 0.5f * x * (1 + (inner < 0 ? -tanh : tanh));
 }
 
 // SwiGLU (Shazeer 2020): of rows of 2 * dim, the first half through SiLU, times the second.
@@ -162,26 +203,280 @@ void gate_all(const T *gates, T *out, int64_t rows, int64_t dim, int threads) {
     const T *gate = gates + row * 2 * dim, *up = gate + dim;
     T *result = out + row * dim;
 #pragma omp simd
-    for (int64_t d = 0; d < dim; d++) {
-      const float x = wide(gate[d]), small = exponential(-std::fabs(x));
-      narrow(x * (x < 0 ? small : 1.0f) / (1 + small) * wide(up[d]), result[d]);
-    }
+    for (int64_t d = 0; d < dim; d++) narrow(silu(wide(gate[d])) * wide(up[d]), result[d]);
   }
 }
+
+// One position through all layers. For so little work, to wake threads for each product takes longer than what
+// lies between two; and a thread whose core others use must not be waited for.
+
+constexpr int64_t OUTS = 4;     // so many outputs of a product are computed at a time
+constexpr int64_t PIECES = 16;  // of a phase, which threads take as they come
+
+// Work in phases of pieces: the next phase begins when all pieces of one are done, whoever did them.
+class Work {
+  std::vector<std::atomic<int64_t>> taken, done;
+
+ public:
+  explicit Work(int64_t phases) : taken(phases), done(phases) {}
+  virtual ~Work() = default;
+  virtual void take_part() = 0;
+
+ protected:
+  template <typename Piece>
+  void phase(int64_t number, int64_t pieces, Piece piece) {
+    for (int64_t n; (n = taken[number].fetch_add(1, std::memory_order_relaxed)) < pieces;) {
+      piece(n);
+      done[number].fetch_add(1, std::memory_order_release);
+    }
+    for (int64_t looks = 0; done[number].load(std::memory_order_acquire) < pieces; looks++)
+      if (looks > 1 << 10) std::this_thread::yield();
+  }
+};
+
+// Threads that help with the latest work, if they come to it. They are never ended: they hold nothing.
+class Helpers {
+  // A thread that sleeps is woken on the core of who wakes it, and comes to its own milliseconds later. So for as long
+  // it looks for the next token's work, letting others have the core, before it sleeps.
+  static constexpr auto AWAKE = std::chrono::milliseconds(4);
+  std::mutex guard;
+  std::condition_variable changed;
+  std::shared_ptr<Work> latest;
+  std::atomic<int64_t> number{0};
+  int64_t count = 0;
+
+  void help() {
+    for (int64_t seen = 0;;) {
+      const auto until = std::chrono::steady_clock::now() + AWAKE;
+      while (number.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until)
+        std::this_thread::yield();
+      std::shared_ptr<Work> work;
+      {
+        std::unique_lock<std::mutex> lock(guard);
+        changed.wait(lock, [&] { return number != seen; });
+        seen = number, work = latest;
+      }
+      if (work) work->take_part();
+    }
+  }
+
+ public:
+  void run(const std::shared_ptr<Work> &work, int64_t wanted) {
+    {
+      std::lock_guard<std::mutex> lock(guard);
+      try {
+        for (; count < wanted; count++) std::thread([this] { help(); }).detach();
+      } catch (const std::system_error &) {  // there may be no more threads: then nobody helps
+      }
+      latest = work, number++;
+    }
+    changed.notify_all();
+    work->take_part();
+    std::lock_guard<std::mutex> lock(guard);
+    if (latest == work) latest = nullptr;
+  }
+};
+
+Helpers &helpers() {
+  static Helpers &threads = *new Helpers;
+  return threads;
+}
+
+// Products of some rows of weights with one of numbers. What comes next is fetched meanwhile: without, memory gives a
+// third of what it can.
+template <typename T>
+void multiply(const T *const (&weights)[OUTS], const T *x, int64_t dim, float (&sums)[OUTS]) {
+  constexpr int64_t LANES = 16;
+  float held[OUTS][LANES] = {};
+  const int64_t whole = dim / LANES * LANES;
+  for (int64_t d = 0; d < whole; d += LANES)
+    for (int64_t n = 0; n < OUTS; n++) {
+      __builtin_prefetch(weights[n] + d + OUTS * dim);
+#pragma omp simd
+      for (int64_t lane = 0; lane < LANES; lane++) held[n][lane] += wide(weights[n][d + lane]) * wide(x[d + lane]);
+    }
+  for (int64_t n = 0; n < OUTS; n++) {
+    float sum = 0;
+    for (int64_t lane = 0; lane < LANES; lane++) sum += held[n][lane];
+    for (int64_t d = whole; d < dim; d++) sum += wide(weights[n][d]) * wide(x[d]);
+    sums[n] = sum;
+  }
+}
+
+#ifdef __AVX512BF16__
+inline __m512bh load(const bf16 *x, int64_t left) {
+  return (__m512bh)_mm512_maskz_loadu_epi16(left < 32 ? (1u << left) - 1 : ~0u, x);
+}
+
+template <>
+void multiply(const bf16 *const (&weights)[OUTS], const bf16 *x, int64_t dim, float (&sums)[OUTS]) {
+  __m512 held[OUTS] = {};
+  for (int64_t d = 0; d < dim; d += 32) {
+    const __m512bh at = load(x + d, dim - d);
+    for (int64_t n = 0; n < OUTS; n++) {
+      __builtin_prefetch(weights[n] + d + OUTS * dim);
+      held[n] = _mm512_dpbf16_ps(held[n], load(weights[n] + d, dim - d), at);
+    }
+  }
+  for (int64_t n = 0; n < OUTS; n++) sums[n] = _mm512_reduce_add_ps(held[n]);
+}
+#endif
+
+// What a layer computes with: addresses, null where it has no such numbers.
+template <typename T>
+struct Layer {
+  const T *norm, *norm_bias, *ask, *ask_bias, *of_query, *of_key, *answer, *answer_bias;
+  const T *second_norm, *second_bias, *up, *up_bias, *down, *down_bias;
+  float eps, head_eps, scale;
+};
+
+// What is the same in all layers.
+struct Shape {
+  int64_t layers, hidden, heads, groups, dim, inner, gated;
+};
+
+// Outputs of a piece of a product, each given to what takes it.
+template <typename T, typename Take>
+void outputs(const T *weights, const T *bias, const T *x, int64_t outs, int64_t dim, int64_t begin, int64_t end, Take take) {
+  for (; begin < end; begin += OUTS) {
+    const T *rows[OUTS];
+    float sums[OUTS];
+    for (int64_t n = 0; n < OUTS; n++) rows[n] = weights + std::min(begin + n, outs - 1) * dim;
+    multiply(rows, x, dim, sums);
+    for (int64_t n = 0; n < OUTS && begin + n < end; n++) take(begin + n, sums[n] + (bias ? wide(bias[begin + n]) : 0));
+  }
+}
+
+inline int64_t share(int64_t outs, int64_t together) {
+  return (outs + PIECES * together - 1) / (PIECES * together) * together;
+}
+
+template <typename T>
+class Product : public Work {
+  const T *const weights, *const bias, *const x;
+  T *const out;
+  const int64_t outs, dim;
+
+ public:
+  Product(const T *weights, const T *bias, const T *x, T *out, int64_t outs, int64_t dim)
+      : Work(1), weights(weights), bias(bias), x(x), out(out), outs(outs), dim(dim) {}
+  void take_part() override {
+    const int64_t each = share(outs, OUTS);
+    phase(0, (outs + each - 1) / each, [&](int64_t piece) {
+      outputs(weights, bias, x, outs, dim, piece * each, std::min(outs, (piece + 1) * each),
+              [&](int64_t o, float sum) { narrow(sum, out[o]); });
+    });
+  }
+};
+
+template <typename T>
+class Token : public Work {
+  static constexpr int64_t PHASES = 6;  // of a layer
+  const Shape shape;
+  const Layer<T> *const layers;
+  const int64_t *const pages, position;
+  const T *const cosines, *const sines;
+  T *const states;
+  std::vector<T> asked, attended, inner;
+
+  // Outputs of a product, each given to what takes it; `prepare` gives what is multiplied, once a thread.
+  template <typename Prepare, typename Take>
+  void product(int64_t phase_, const T *Layer<T>::*weights, const T *Layer<T>::*bias, const Layer<T> &layer, int64_t outs,
+               int64_t dim, Prepare prepare, Take take) {
+    const int64_t each = share(outs, OUTS);
+    const T *x = nullptr;
+    phase(phase_, (outs + each - 1) / each, [&](int64_t piece) {
+      if (!x) x = prepare();
+      outputs(layer.*weights, layer.*bias, x, outs, dim, piece * each, std::min(outs, (piece + 1) * each), take);
+    });
+  }
+
+  // The gates, and what goes through them, lie one behind the other.
+  template <typename Prepare>
+  void gates(int64_t phase_, const Layer<T> &layer, Prepare prepare) {
+    const int64_t dim = shape.hidden, width = shape.inner, each = share(width, 2);
+    const T *x = nullptr;
+    phase(phase_, (width + each - 1) / each, [&](int64_t piece) {
+      if (!x) x = prepare();
+      const int64_t end = std::min(width, (piece + 1) * each);
+      for (int64_t begin = piece * each; begin < end; begin += 2) {
+        const int64_t next = std::min(begin + 1, width - 1), at[OUTS] = {begin, next, width + begin, width + next};
+        const T *rows[OUTS];
+        float sums[OUTS];
+        T rounded[OUTS];
+        for (int64_t n = 0; n < OUTS; n++) rows[n] = layer.up + at[n] * dim;
+        multiply(rows, x, dim, sums);
+        for (int64_t n = 0; n < OUTS; n++) narrow(sums[n] + (layer.up_bias ? wide(layer.up_bias[at[n]]) : 0), rounded[n]);
+        for (int64_t n = 0; n < 2; n++) narrow(silu(wide(rounded[n])) * wide(rounded[n + 2]), inner[at[n]]);
+      }
+    });
+  }
+
+  void attend_heads(int64_t phase_, const Layer<T> &layer, int64_t number) {
+    const int64_t dim = shape.dim, heads = shape.heads, groups = shape.groups;
+    const int64_t bytes = PAGE * dim * int64_t(sizeof(T)), keys = number * 2 * groups * bytes;
+    const auto row = [&](int64_t group) { return Row{pages, keys + group * bytes, keys + (groups + group) * bytes}; };
+    phase(phase_, heads + groups, [&](int64_t head) {
+      T *const x = asked.data() + head * dim;
+      if (cosines) rotate(x, cosines, sines, head < heads ? layer.of_query : layer.of_key, dim, layer.head_eps);
+      if (head < heads) return;
+      const int64_t page = position / PAGE, to = position % PAGE * dim;
+      std::memcpy(row(head - heads).template key<T>(page) + to, x, dim * sizeof(T));
+      std::memcpy(row(head - heads).template value<T>(page) + to, x + groups * dim, dim * sizeof(T));
+    });
+    phase(phase_ + 1, heads, [&](int64_t head) {
+      const auto function = dim == 64 ? attend<T, 64> : dim == 128 ? attend<T, 128> : attend<T, 0>;
+      function(asked.data() + head * dim, row(head / (heads / groups)), attended.data() + head * dim, position + 1, dim,
+               layer.scale);
+    });
+  }
+
+ public:
+  Token(const Shape &shape, const Layer<T> *layers, const int64_t *pages, int64_t position, const T *cosines, const T *sines,
+        T *states)
+      : Work(PHASES * shape.layers), shape(shape), layers(layers), pages(pages), position(position), cosines(cosines),
+        sines(sines), states(states), asked((shape.heads + 2 * shape.groups) * shape.dim), attended(shape.heads * shape.dim),
+        inner(shape.inner) {}
+
+  void take_part() override {
+    const int64_t hidden = shape.hidden;
+    std::vector<T> normed(hidden);  // each thread's own, so that nobody waits for it
+    const auto add = [&](int64_t o, float sum) { narrow(sum + wide(states[o]), states[o]); };
+    for (int64_t n = 0; n < shape.layers; n++) {
+      const int64_t first = n * PHASES;
+      const Layer<T> &layer = layers[n];
+      product(first, &Layer<T>::ask, &Layer<T>::ask_bias, layer, int64_t(asked.size()), hidden,
+              [&] { return normalise(states, layer.norm, layer.norm_bias, normed.data(), hidden, layer.eps), normed.data(); },
+              [&](int64_t o, float sum) { narrow(sum, asked[o]); });
+      attend_heads(first + 1, layer, n);
+      product(first + 3, &Layer<T>::answer, &Layer<T>::answer_bias, layer, hidden, int64_t(attended.size()),
+              [&] { return attended.data(); }, add);
+      const auto again = [&] {
+        return normalise(states, layer.second_norm, layer.second_bias, normed.data(), hidden, layer.eps), normed.data();
+      };
+      if (shape.gated)
+        gates(first + 4, layer, again);
+      else
+        product(first + 4, &Layer<T>::up, &Layer<T>::up_bias, layer, shape.inner, hidden, again,
+                [&](int64_t o, float sum) { narrow(gelu(sum), inner[o]); });
+      product(first + 5, &Layer<T>::down, &Layer<T>::down_bias, layer, hidden, shape.inner, [&] { return inner.data(); }, add);
+    }
+  }
+};
 
 }  // namespace
 
 #define KERNELS(T, NAME)                                                                                             \
-  extern "C" void attend_##NAME(const T *queries, const T *keys, const T *values, T *out, const int64_t *begins,     \
-                                const int64_t *lengths, int64_t rows, int64_t heads, int64_t groups, int64_t dim,    \
-                                int64_t query_stride, int64_t row_stride, int64_t head_stride, float scale,          \
-                                int threads) {                                                                       \
-    attend_all(queries, keys, values, out, begins, lengths, rows, heads, groups, dim, query_stride, row_stride,      \
+  extern "C" void attend_##NAME(const T *queries, const T *fresh, T *out, const int64_t *pages, int64_t most,        \
+                                int64_t keys, int64_t values, const int64_t *slots, const int64_t *positions,        \
+                                int64_t count, int64_t heads, int64_t groups, int64_t dim, int64_t stride,           \
+                                int64_t head_stride, float scale, int threads) {                                     \
+    attend_all(queries, fresh, out, pages, most, keys, values, slots, positions, count, heads, groups, dim, stride,  \
                head_stride, scale, threads);                                                                         \
   }                                                                                                                  \
-  extern "C" void norm_##NAME(const T *before, const T *added, const T *weight, const T *bias, T *sums, T *out,      \
-                              int64_t rows, int64_t dim, float eps, int threads) {                                   \
-    norm_all(before, added, weight, bias, sums, out, rows, dim, eps, threads);                                       \
+  extern "C" void norm_##NAME(const T *x, const T *weight, const T *bias, T *out, int64_t rows, int64_t dim,         \
+                              float eps, int threads) {                                                              \
+    norm_all(x, weight, bias, out, rows, dim, eps, threads);                                                         \
   }                                                                                                                  \
   extern "C" void rotate_##NAME(T *states, const T *cosines, const T *sines, const T *of_query, const T *of_key,     \
                                 int64_t positions, int64_t heads, int64_t queries, int64_t dim, int64_t stride,      \
@@ -190,6 +485,14 @@ void gate_all(const T *gates, T *out, int64_t rows, int64_t dim, int threads) {
   }                                                                                                                  \
   extern "C" void gate_##NAME(const T *gates, T *out, int64_t rows, int64_t dim, int threads) {                      \
     gate_all(gates, out, rows, dim, threads);                                                                        \
+  }                                                                                                                  \
+  extern "C" void product_##NAME(const T *weights, const T *bias, const T *x, T *out, int64_t outs, int64_t dim,     \
+                                 int threads) {                                                                      \
+    helpers().run(std::make_shared<Product<T>>(weights, bias, x, out, outs, dim), threads - 1);                      \
+  }                                                                                                                  \
+  extern "C" void token_##NAME(const Layer<T> *layers, const Shape *shape, const int64_t *pages, int64_t position,   \
+                               const T *cosines, const T *sines, T *states, int threads) {                           \
+    helpers().run(std::make_shared<Token<T>>(*shape, layers, pages, position, cosines, sines, states), threads - 1); \
   }
 KERNELS(float, float32)
 KERNELS(bf16, bfloat16)

@@ -33,9 +33,11 @@ _FLAGS: Final = (
 )
 _POINTER, _COUNT, _REAL, _THREADS = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _ARGUMENTS: Final = {
-    "attend": [_POINTER] * 6 + [_COUNT] * 7 + [_REAL, _THREADS],
-    "norm": [_POINTER] * 6 + [_COUNT] * 2 + [_REAL, _THREADS],
+    "attend": [_POINTER] * 4 + [_COUNT] * 3 + [_POINTER] * 2 + [_COUNT] * 6 + [_REAL, _THREADS],
+    "norm": [_POINTER] * 4 + [_COUNT] * 2 + [_REAL, _THREADS],
     "rotate": [_POINTER] * 5 + [_COUNT] * 5 + [_REAL, _THREADS],
+    "product": [_POINTER] * 4 + [_COUNT] * 2 + [_THREADS],
+    "token": [_POINTER] * 3 + [_COUNT] + [_POINTER] * 3 + [_THREADS],
     "gate": [_POINTER] * 2 + [_COUNT] * 2 + [_THREADS],
 }
 _SLOWER: Final = "the engine computes with torch alone, and slower"

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fst_engine.attention import attention
 from fst_engine.kernels import KERNEL_DTYPES, kernel, load_kernels
-from fst_engine.products import FUSED, can_pack, is_product, kind, product
+from fst_engine.pages import PAGE, PageShape
+from fst_engine.products import FUSED, Product, can_pack, is_product, kind
+from fst_engine.stack import Numbers, Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from fst_engine.cache import SlotCache
-    from fst_engine.products import Product
+    from fst_engine.pages import PagedCache
 
     Rotation = tuple[torch.Tensor, torch.Tensor]
 
@@ -32,29 +30,39 @@ _SILU: Final = {
 }
 
 
-def quicken(module: torch.nn.Module, *, own_attention: bool) -> None:
+def quicken(module: torch.nn.Module, *, own_attention: bool) -> PageShape | None:
     """Let a module's layers compute faster, with a copy of their weights.
 
     Args:
         module: is on a CPU, and not trained.
-        own_attention: whether its attention is ours. If so, whole layers of the kinds that are known
-            are exchanged; of others, their products.
+        own_attention: whether its attention is ours. If so, and all of its layers are of the kinds that
+            are known, they are exchanged whole; of other modules, the products.
+
+    Returns:
+        if layers were exchanged, what they keep of a position, in a `PagedCache`: they compute positions
+        of several rows as if they were of one, and know from the cache whose they are.
     """
     if not can_pack():
-        return
-    exchanged: set[torch.nn.Module] = set()
+        return None
+    faster: dict[Any, _Layer] = {}
     if own_attention and load_kernels():
-        for part in module.modules():
-            if forward := _faster(part):
-                part.forward = forward
-                exchanged.update(part.modules())
+        faster = {part: layer for part in module.modules() if (layer := _faster(part))}
+    shapes = {layer.keeps for layer in faster.values()}
+    config: Any = module.config if faster else None
+    if faster and (len(shapes) > 1 or len(faster) < config.num_hidden_layers):
+        faster = {}
+    stack = Stack([layer.numbers for layer in faster.values()]) if faster else None
+    for part, layer in faster.items():
+        part.forward, layer.stack = layer.forward, stack
+    exchanged = {part for layer in faster for part in layer.modules()}
     for part in module.modules():
         if part not in exchanged and is_product(part):
-            part.forward = product(part)
+            part.forward = Product(part)
+    return PageShape(len(faster), *shapes.pop()) if faster else None
 
 
-def _faster(layer: Any) -> Callable[..., torch.Tensor] | None:
-    """Return what computes a layer's `forward`, if there is such a thing for its kind and numbers."""
+def _faster(layer: Any) -> _Layer | None:
+    """Return what computes as a layer does, if there is such a thing for its kind and numbers."""
     build = {_GPT2: _gpt2, **dict.fromkeys(_LLAMA, _llama)}.get(kind(layer))
     if build is None:
         return None
@@ -65,75 +73,127 @@ def _faster(layer: Any) -> Callable[..., torch.Tensor] | None:
 class _Layer:
     """A decoder layer: attention, then a part that sees one position, each of a norm and added.
 
-    What lies between its products are kernels: for a few rows, each operation of torch takes longer to
-    begin than to compute.
+    What lies between its products are kernels: for a few positions, each operation of torch takes longer
+    to begin than to compute. It computes positions of several rows, one row's after another's.
     """
 
+    stack: Stack | None = None
+    """All layers at once, for one position."""
+
     def __init__(
-        self, attention: Any, norms: tuple[Any, Any], ask: Product, answer: Product, feed: Product
+        self,
+        attention: Any,
+        norms: tuple[Any, Any],
+        products: tuple[Product, Product, Product, Product],
+        *,
+        gated: bool,
     ) -> None:
-        """Take attention's queries, keys and values as one product, its output, and the other part."""
-        self._attention, self._norms = attention, norms
-        self._ask, self._answer, self._feed = ask, answer, feed
+        """Take the products: attention's queries, keys and values as one, its output, and the other part's two.
+
+        Where it is gated, what comes of the third goes through SwiGLU.
+        """
+        self._attention, self._norms, self._gated = attention, norms, gated
+        self._ask, self._answer, self._up, self._down = products
         self._dim: int = attention.head_dim
         self._heads: int = attention.config.num_attention_heads
         self._groups = self._heads // getattr(attention, "num_key_value_groups", 1)
+        self._number: int = attention.layer_idx
+        self.keeps = self._groups, self._dim, self._ask.weight.dtype
+        """The heads, their width, and the dtype of its keys."""
 
-    def __call__(
+    @property
+    def numbers(self) -> Numbers:
+        """What it computes with."""
+        first, second = self._norms
+        of_query, of_key = self._head_norms()
+        return Numbers(
+            norm=first.weight,
+            norm_bias=getattr(first, "bias", None),
+            ask=self._ask.weight,
+            ask_bias=self._ask.bias,
+            of_query=None if of_query is None else of_query.weight,
+            of_key=None if of_key is None else of_key.weight,
+            answer=self._answer.weight,
+            answer_bias=self._answer.bias,
+            second_norm=second.weight,
+            second_bias=getattr(second, "bias", None),
+            up=self._up.weight,
+            up_bias=self._up.bias,
+            down=self._down.weight,
+            down_bias=self._down.bias,
+            eps=_eps(first),
+            head_eps=0.0 if of_query is None else _eps(of_query),
+            scale=self._attention.scaling,
+            heads=self._heads,
+            groups=self._groups,
+            dim=self._dim,
+        )
+
+    def forward(
         self,
-        states: torch.Tensor,
-        mask: torch.Tensor | None,
-        cache: SlotCache | None,
-        rotation: Rotation | None = None,
+        hidden_states: torch.Tensor,
+        second: PagedCache | None = None,  # GPT-2 gets its cache here, Llama by its name
+        *_: Any,
+        cache: PagedCache | None = None,
+        position_embeddings: Rotation | None = None,
+        **__: Any,  # what else the layer is told, it does not need
     ) -> torch.Tensor:
-        """Compute (rows, new, hidden) from what the layer before gave."""
-        states = states.contiguous()
-        rows, new, _ = states.shape
-        states, normed = _normed(self._norms[0], states)
-        asked = self._ask(normed)
-        if rotation is not None:
-            self._rotate(asked, rotation)
-        heads = asked.view(rows, new, -1, self._dim).transpose(1, 2)
-        query, key, value = torch.split(heads, [self._heads, self._groups, self._groups], dim=1)
-        part = self._attention
-        if cache is not None:
-            key, value = cache.update(key, value, part.layer_idx)
-        found, _ = attention(part, query, key, value, mask, scaling=part.scaling)
-        found = self._answer(found.reshape(rows, new, -1))
-        states, normed = _normed(self._norms[1], states, found)
-        return states + self._feed(normed)
+        """Compute (1, new, hidden) from what the layer before gave."""
+        states, cache = hidden_states, cache or second
+        assert cache is not None
+        if self.stack is not None and states.shape[1] == 1:
+            # The first layer computes all of them; the others pass on what they get.
+            return states if self._number else self.stack(states, cache, position_embeddings)
+        asked = self._ask(_normed(self._norms[0], states))
+        if position_embeddings is not None:
+            self._rotate(asked, position_embeddings)
+        states = self._answer(self._attend(asked, cache), states)
+        inner = self._up(_normed(self._norms[1], states))
+        return self._down(_gated(inner) if self._gated else inner, states)
+
+    def _head_norms(self) -> tuple[Any, Any]:
+        """Return the norms of queries and keys, which some models have."""
+        return getattr(self._attention, "q_norm", None), getattr(self._attention, "k_norm", None)
 
     def _rotate(self, asked: torch.Tensor, rotation: Rotation) -> None:
         """Turn queries and keys, in place, to their positions; some models normalise them before."""
-        rows, new, width = asked.shape
-        cosines, sines = (each.expand(rows, -1, -1).contiguous() for each in rotation)
-        norms = [getattr(self._attention, name, None) for name in ("q_norm", "k_norm")]
+        _, new, width = asked.shape
+        norms = self._head_norms()
+        cosines, sines = (each.contiguous() for each in rotation)
         kernel("rotate", asked.dtype)(
             *(each.data_ptr() for each in (asked, cosines, sines)),
             *(None if norm is None else norm.weight.data_ptr() for norm in norms),
-            *(rows * new, self._heads + self._groups, self._heads, self._dim, width),
-            0.0 if norms[0] is None else norms[0].variance_epsilon,
+            *(new, self._heads + self._groups, self._heads, self._dim, width),
+            0.0 if norms[0] is None else _eps(norms[0]),
             torch.get_num_threads(),
         )
 
+    def _attend(self, asked: torch.Tensor, cache: PagedCache) -> torch.Tensor:
+        """Store the keys and values, and attend."""
+        _, new, width = asked.shape
+        fresh = asked.data_ptr() + self._heads * self._dim * asked.itemsize
+        out = asked.new_empty(1, new, self._heads * self._dim)
+        kernel("attend", asked.dtype)(
+            *(asked.data_ptr(), fresh, out.data_ptr()),
+            *(cache.table.data_ptr(), cache.table.shape[1], *cache.offsets(self._number)),
+            *(cache.slots.data_ptr(), cache.positions.data_ptr()),
+            *(new, self._heads, self._groups, self._dim, width, PAGE * self._dim),
+            self._attention.scaling,
+            torch.get_num_threads(),
+        )
+        return out
 
-def _normed(
-    norm: Any, states: torch.Tensor, added: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the states, with what is added to them, and their norm."""
+
+def _normed(norm: Any, states: torch.Tensor) -> torch.Tensor:
     out, width = torch.empty_like(states), states.shape[-1]
-    sums = states if added is None else torch.empty_like(states)
     bias = getattr(norm, "bias", None)
     kernel("norm", states.dtype)(
-        states.data_ptr(),
-        None if added is None else added.data_ptr(),
-        norm.weight.data_ptr(),
-        None if bias is None else bias.data_ptr(),
-        *(sums.data_ptr(), out.data_ptr(), states.numel() // width, width),
-        norm.variance_epsilon if bias is None else norm.eps,
+        *(states.data_ptr(), norm.weight.data_ptr(), None if bias is None else bias.data_ptr()),
+        *(out.data_ptr(), states.numel() // width, width),
+        _eps(norm),
         torch.get_num_threads(),
     )
-    return sums, out
+    return out
 
 
 def _gated(gates: torch.Tensor) -> torch.Tensor:
@@ -147,51 +207,30 @@ def _gated(gates: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _gpt2(block: Any) -> Callable[..., torch.Tensor] | None:
+def _gpt2(block: Any) -> _Layer | None:
     attention, mlp = block.attn, block.mlp
     products = attention.c_attn, attention.c_proj, mlp.c_fc, mlp.c_proj
     if kind(mlp.act) not in FUSED or not all(map(is_product, products)):
         return None
     activation, variant = FUSED[kind(mlp.act)]
-    up, down = product(mlp.c_fc, activation=activation, variant=variant), product(mlp.c_proj)
-    layer = _Layer(
-        *(attention, (block.ln_1, block.ln_2)),
-        *(product(attention.c_attn), product(attention.c_proj), lambda x: down(up(x))),
-    )
-
-    def forward(
-        hidden_states: torch.Tensor,
-        cache: SlotCache | None = None,
-        attention_mask: torch.Tensor | None = None,
-        *_: Any,
-        **__: Any,  # what else the layer is told, it does not need
-    ) -> torch.Tensor:
-        return layer(hidden_states, attention_mask, cache)
-
-    return forward
+    ask, answer, down = map(Product, (attention.c_attn, attention.c_proj, mlp.c_proj))
+    up = Product(mlp.c_fc, activation=activation, variant=variant)
+    return _Layer(attention, (block.ln_1, block.ln_2), (ask, answer, up, down), gated=False)
 
 
-def _llama(block: Any) -> Callable[..., torch.Tensor] | None:
+def _llama(block: Any) -> _Layer | None:
     attention, mlp = block.self_attn, block.mlp
     asking = attention.q_proj, attention.k_proj, attention.v_proj
     gates = mlp.gate_proj, mlp.up_proj
     products = *asking, attention.o_proj, *gates, mlp.down_proj
     if kind(mlp.act_fn) not in _SILU or not all(map(is_product, products)):
         return None
-    gate, down = product(*gates), product(mlp.down_proj)
-    layer = _Layer(
-        *(attention, (block.input_layernorm, block.post_attention_layernorm)),
-        *(product(*asking), product(attention.o_proj), lambda x: down(_gated(gate(x)))),
-    )
+    ask, answer = Product(*asking), Product(attention.o_proj)
+    up, down = Product(*gates), Product(mlp.down_proj)
+    norms = block.input_layernorm, block.post_attention_layernorm
+    return _Layer(attention, norms, (ask, answer, up, down), gated=True)
 
-    def forward(
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        *,
-        position_embeddings: Rotation,
-        cache: SlotCache | None = None,
-        **_: Any,  # what else the layer is told, it does not need
-    ) -> torch.Tensor:
-        return layer(hidden_states, attention_mask, cache, position_embeddings)
 
-    return forward
+def _eps(norm: Any) -> float:
+    eps: float = norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+    return eps

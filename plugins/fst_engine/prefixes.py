@@ -9,7 +9,7 @@ from fst_core.memory import give_back_freed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fst_engine.cache import SlotCache
+    from fst_engine.forward import Cache
 
 __all__ = ["LEAST_SHARED", "Prefixes", "shared_length"]
 
@@ -29,21 +29,21 @@ class Prefixes:
 
     def __init__(self, most_bytes: float) -> None:
         self._most_bytes = most_bytes
-        self._kept: list[tuple[list[int], SlotCache]] = []
+        self._kept: list[tuple[list[int], Cache]] = []
         """The last used one at the end."""
         self._since = 0
         """Texts that were kept since the last tidying."""
 
-    def keep(self, ids: Sequence[int], cache: SlotCache, row: int) -> None:
+    def keep(self, ids: Sequence[int], cache: Cache, row: int) -> None:
         """Keep a copy of what a cache holds of a row, whose first ids these are."""
         length = cache.lengths[row]
-        if length < LEAST_SHARED or cache.bytes_for(1, length) > self._most_bytes:
+        if length < LEAST_SHARED or cache.bytes_for([length]) > self._most_bytes:
             return
         ids = list(ids[:length])
         # What an earlier turn left is the beginning of what this one leaves.
         self._kept = [each for each in self._kept if shared_length(each[0], ids) < len(each[0])]
         self._kept.append((ids, cache.copy(row, length)))
-        while sum(held.bytes_for(1, len(known)) for known, held in self._kept) > self._most_bytes:
+        while sum(held.bytes_for([len(known)]) for known, held in self._kept) > self._most_bytes:
             self._kept.pop(0)
         self._since += 1
         if self._since == TIDY:
@@ -51,7 +51,7 @@ class Prefixes:
             self._since = 0
             give_back_freed()
 
-    def find(self, ids: Sequence[int]) -> tuple[SlotCache | None, int]:
+    def find(self, ids: Sequence[int]) -> tuple[Cache | None, int]:
         """Return the cache that holds most of the first of these ids in its only row, and how many."""
         shared = [shared_length(known, ids) for known, _ in self._kept]
         longest = max(shared, default=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ class Row:
     logprobs: int | None = None
     """How many most likely ids to report; None: no log probabilities."""
     prompt_logprobs: int | None = None
-    """The same, of the prompt; None once they were reported."""
+    """The same, of the prompt; None once they were told."""
+    scores: list[Logprob | None] = field(default_factory=list)
+    """The prompt's log probabilities as far as it is read, until they are told."""
     ticket: int = -1
     """The scheduler's number, by which earlier rows go first."""
     lookup: Lookup | None = None
@@ -44,6 +46,13 @@ class Row:
     def begun(self) -> bool:
         """Whether something was generated."""
         return len(self.ids) > self.prompt_length
+
+    def take_scores(self) -> PromptLogprobs | None:
+        """Return the prompt's log probabilities, once, if they are asked for."""
+        if self.prompt_logprobs is None:
+            return None
+        scores, self.scores, self.prompt_logprobs = tuple(self.scores), [], None
+        return scores
 
 
 @dataclass(frozen=True, slots=True)

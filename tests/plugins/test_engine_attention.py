@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers
 from fst_engine.attention import all_visible, use_own_attention
-from fst_engine.cache import SlotCache
 from fst_engine.forward import Forward
 from fst_engine.kernels import load_kernels
 from fst_engine.prefixes import Prefixes
@@ -61,7 +60,7 @@ def attend(query, key, value, lengths, scaling=None):
     visible = torch.arange(key.shape[2]) < lengths[:, None]
     mask = torch.zeros(visible.shape, dtype=query.dtype).masked_fill_(~visible, -torch.inf)
     mask = mask[:, None, None]
-    with all_visible(mask, lengths):
+    with all_visible(mask, torch.arange(len(lengths)), lengths - 1):
         found, _ = fst_engine.attention.attention(
             torch.nn.Module(), query, key, value, mask, scaling=scaling
         )
@@ -99,54 +98,45 @@ def test_what_is_no_number_stays_none_in_its_own_row(by_kernel):
     assert found[1, :, 2].isnan().all()
 
 
+def rows_of(forward, count):
+    cache = forward.new_cache()
+    for _ in range(count):
+        cache.add()
+    return cache
+
+
+def plainly(module, *texts, keep=1):
+    """Logits after the last ids of each text, of a module that nobody changed."""
+    with torch.no_grad():
+        return torch.cat([module(torch.tensor([text])).logits[0, -keep:] for text in texts])
+
+
 @pytest.mark.parametrize("module", [gpt2, llama])
 def test_a_decode_step_uses_the_kernel_in_every_layer(module, by_kernel):
-    forward, cache = Forward(module(), 300, in_training=False), SlotCache()
-    plain = Forward(module(), 300)
-    for row in ([5, 6, 7], [8, 9, 10, 11, 12]):
-        one = SlotCache([0])
-        forward([row], one)
-        cache.append(one)
+    forward = Forward(module(), 300, in_training=False)
+    cache = rows_of(forward, 2)
+    forward([[5, 6, 7], [8, 9, 10, 11, 12]], cache)
     by_kernel.clear()
     found = forward([[1], [2]], cache)
     assert len(by_kernel) == 2
-    expected = [plain([[5, 6, 7, 1]], None), plain([[8, 9, 10, 11, 12, 2]], None)]
-    assert torch.allclose(found, torch.cat(expected), atol=1e-5)
-    assert len(by_kernel) == 2  # not that of a module in training
+    expected = plainly(module(), [5, 6, 7, 1], [8, 9, 10, 11, 12, 2])
+    assert torch.allclose(found, expected, atol=1e-5)
+    in_training = Forward(module(), 300)
+    in_training([[1], [2]], rows_of(in_training, 2))
+    assert len(by_kernel) == 2
 
 
 @pytest.mark.parametrize("module", [gpt2, llama])
 def test_the_positions_of_one_row_are_attended_to_by_the_kernel(module, by_kernel):
-    forward, plain, cache = (
-        Forward(module(), 300, in_training=False),
-        Forward(module(), 300),
-        SlotCache([0]),
-    )
-    ids = list(range(5, 45))
-    found = [forward([ids[:30]], cache, 30), forward([ids[30:37]], cache, 7)]
-    found = torch.cat([*found, forward([ids[37:]], cache, 3)], 1)
+    forward, ids = Forward(module(), 300, in_training=False), list(range(5, 45))
+    cache = rows_of(forward, 3)
+    forward([[1, 2, 3], [4], [5]], cache)
+    cache.shorten(1, 0)
+    by_kernel.clear()
+    parts = [ids[:30], ids[30:37], ids[37:]]
+    found = [forward([part], cache, [1], [len(part)]) for part in parts]
     assert len(by_kernel) == 6
-    assert torch.allclose(found, plain([ids], None, 40), atol=1e-5)
-
-
-@pytest.mark.parametrize("module", [gpt2, llama])
-def test_texts_that_are_read_together_are_none_of_each_other_s(module, by_kernel):
-    forward, plain, together = (
-        Forward(module(), 300, in_training=False),
-        Forward(module(), 300),
-        SlotCache([0]),
-    )
-    texts = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]
-    found = forward.read_together(texts, together)
-    assert len(by_kernel) == 2
-    expected = torch.cat([plain([text], None)[:, 0] for text in texts])
-    assert torch.allclose(found, expected, atol=1e-5)
-    rows = SlotCache()
-    for begin, length in ((0, 3), (3, 2), (5, 4)):
-        rows.append(together, begin, length)
-    found = forward([[1], [2], [3]], rows)
-    expected = torch.cat([plain([[*text, n]], None) for n, text in enumerate(texts, 1)])
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(torch.cat(found), plainly(module(), ids, keep=40), atol=1e-5)
 
 
 @pytest.mark.parametrize("module", [gpt2, llama])
@@ -188,7 +178,7 @@ def test_under_another_mask_attention_is_that_mask_s(by_kernel):
     query, key, value = torch.randn(1, 2, 1, 64), *torch.randn(2, 1, 2, 9, 64)
     mask, other = torch.zeros(1, 1, 1, 9), torch.zeros(1, 1, 1, 9)
     other[..., 4:] = -torch.inf
-    with all_visible(mask, torch.tensor([9])):
+    with all_visible(mask, torch.tensor([0]), torch.tensor([8])):
         found, _ = fst_engine.attention.attention(torch.nn.Module(), query, key, value, other)
     expected = functional.scaled_dot_product_attention(query, key[:, :, :4], value[:, :, :4])
     assert torch.allclose(found, expected.transpose(1, 2), atol=1e-6)
@@ -245,12 +235,13 @@ def test_without_a_compiler_attention_is_torch_s(
 ):
     monkeypatch.setenv("CXX", compiler)
     with caplog.at_level(logging.WARNING):
-        forward, cache = Forward(gpt2(), 300, in_training=False), SlotCache([0])
+        forward = Forward(gpt2(), 300, in_training=False)
+        cache = rows_of(forward, 1)
         forward([[5, 6, 7]], cache)
         found = forward([[8]], cache)
     (said,) = (record.getMessage() for record in caplog.records)
     assert ("there is no C++ compiler (nowhere++)" in said) == (compiler == "nowhere++")
     assert said.count("the engine computes with torch alone, and slower") == 1
-    assert torch.allclose(found, Forward(gpt2(), 300)([[5, 6, 7, 8]], None), atol=1e-5)
+    assert torch.allclose(found, plainly(gpt2(), [5, 6, 7, 8]), atol=1e-5)
     assert by_kernel == []
     assert not list(fresh_kernels.glob("*.so"))

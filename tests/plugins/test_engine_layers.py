@@ -1,11 +1,12 @@
 """Layers that the engine exchanges for faster ones compute what they computed."""
 
 import copy
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import transformers
-from fst_engine.cache import SlotCache
 from fst_engine.forward import Forward
 from fst_engine.kernels import kernel, load_kernels
 from fst_engine.layers import quicken
@@ -18,10 +19,12 @@ SIZES = {
     "num_hidden_layers": 3,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": 192,
 }
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODELS = {
-    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 64, "vocab_size": 300},
+    "gpt2": {"n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 192, "vocab_size": 300},
     "llama": {**SIZES, "mlp_bias": True, "attention_bias": True},
     "mistral": {**SIZES, "sliding_window": None},
     "qwen2": SIZES,
@@ -47,17 +50,21 @@ def exchanged(module):
 
 
 def computed(forward, columns=300):
-    """Logits of whole texts, of prompts read together and in portions, and of steps of several rows."""
+    """Logits of prompts that are read whole and in portions while other rows are written."""
     texts = [[5, 9, 200, 31], [7, 8, 9, 10, 11, 12, 13] * 4, [250]]
-    found = [forward([texts[1]], None, 28)[0]]
-    together, rows = SlotCache([0]), SlotCache()
-    found.append(forward.read_together(texts, together))
-    for begin, text in zip((0, 4, 32), texts, strict=True):
-        rows.append(together, begin, len(text))
-    alone = SlotCache([0])
-    found += [forward([texts[1][:20]], alone)[0], forward([texts[1][20:]], alone, 8)[0]]
-    rows.append(alone)
-    found += [forward([[n], [n + 1], [n + 2], [n + 3]], rows)[:, 0] for n in (3, 60, 250)]
+    rows = forward.new_cache()
+    for _ in texts:
+        rows.add()
+    found = [forward([texts[0], texts[1][:20]], rows, [0, 1], [3, 1])]
+    rows.add(rows, 1, 15)
+    found.append(forward([[17], texts[1][20:], texts[2]], rows, [0, 1, 2], [1, 8, 1]))
+    found += [forward([[n], [n + 1], [n + 2], [n + 3]], rows) for n in (3, 60, 250)]
+    rows.remove(1)  # the last one takes its slot
+    found += [forward([[n, n], [n + 1]], rows, [1, 2], [2, 1]) for n in (4, 70)]
+    forward([list(range(100))], rows, [2])
+    for n in range(20):  # a position alone, up to another page and on
+        found.append(forward([[7 * n]], rows, [n % 3]))
+        found.append(forward([[n, 2]], rows, [2]))
     return torch.cat(found)[:, :columns]
 
 
@@ -74,6 +81,46 @@ def test_every_layer_is_exchanged_and_computes_the_same(name, dtype):
     else:  # no farther from what is right than the layers themselves
         error = (computed(Forward(plain, 300)) - expected).abs().mean()
         assert (found - expected).abs().mean() < 1.1 * error
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_position_alone_is_computed_alike_by_any_number_of_threads(name, threads):
+    forward = Forward(model(name), 300, in_training=False, pack=True)
+    expected = computed(forward)
+    torch.set_num_threads(threads)  # the fixture puts it back
+    for _ in range(3):
+        torch.testing.assert_close(computed(forward), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_several_threads_and_forked_processes_compute_positions_at_once():
+    """Whoever is there takes pieces of the work: nobody waits for who is not."""
+    forwards = [Forward(model(name), 300, in_training=False, pack=True) for name in MODELS]
+    torch.set_num_threads(2)
+    expected = [computed(forward) for forward in forwards]
+    with ThreadPoolExecutor(len(forwards)) as pool:
+        for found, known in zip(pool.map(computed, forwards), expected, strict=True):
+            torch.testing.assert_close(found, known, atol=1e-5, rtol=1e-5)
+    torch.set_num_threads(1)  # those of OpenMP are not there in a child
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        rows = forwards[0].new_cache()
+        rows.add()
+        os._exit(0 if forwards[0]([[5]], rows).isfinite().all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_processor_without_products_of_bf16_computes_the_same(monkeypatch, request):
+    monkeypatch.setenv("CXX", "c++ -mno-avx512bf16")
+    request.addfinalizer(load_kernels.cache_clear)
+    load_kernels.cache_clear()
+    served = model("llama").to(torch.bfloat16)
+    plain, exact = copy.deepcopy(served), copy.deepcopy(served).float()
+    expected = computed(Forward(exact, 300))
+    error = (computed(Forward(plain, 300)) - expected).abs().mean()
+    found = computed(Forward(served, 300, in_training=False, pack=True))
+    assert (found - expected).abs().mean() < 1.1 * error
 
 
 def test_attention_is_scaled_as_the_layer_says():
@@ -134,16 +181,15 @@ def test_the_kernels_compute_what_torch_does(dtype, width, rows):
     torch.manual_seed(rows)
     x, added = (3 * torch.randn(2, rows, width) + 5).to(dtype)
     weight, bias = torch.randn(2, width).to(dtype)
-    sums, out, gated = torch.empty_like(x), torch.empty_like(x), x.new_empty(rows, width)
+    out, gated = torch.empty_like(x), x.new_empty(rows, width)
     gates = torch.cat([x * 10 - 50, added], 1)  # some for which e^-x is infinite
     tolerance = 1e-5 if dtype is torch.float32 else 1e-2
-    addresses = [each.data_ptr() for each in (x, added, weight, bias, sums, out)]
+    addresses = [each.data_ptr() for each in (x, weight, bias, out)]
     kernel("norm", dtype)(*addresses, rows, width, 1e-5, 2)
-    assert torch.equal(sums, x + added)
-    wide = sums.float(), (width,), weight.float()
+    wide = x.float(), (width,), weight.float()
     expected = functional.layer_norm(*wide, bias.float(), 1e-5)
     torch.testing.assert_close(out.float(), expected, atol=tolerance, rtol=tolerance)
-    addresses[3] = None
+    addresses[2] = None
     kernel("norm", dtype)(*addresses, rows, width, 1e-5, 2)
     expected = functional.rms_norm(*wide, 1e-5)
     torch.testing.assert_close(out.float(), expected, atol=tolerance, rtol=tolerance)
@@ -154,12 +200,15 @@ def test_the_kernels_compute_what_torch_does(dtype, width, rows):
 
 def test_what_is_no_number_stays_in_its_own_row():
     served = model("llama")
-    forward, rows = Forward(served, 300, in_training=False, pack=True), SlotCache()
-    for _ in range(2):
-        one = SlotCache([0])
-        forward([[5, 6, 7]], one)
-        rows.append(one)
+    forward = Forward(served, 300, in_training=False, pack=True)
+    rows = forward.new_cache()
+    for _ in range(3):
+        rows.add()
+    forward([[5, 6, 7], [5, 6]], rows)
     served.model.embed_tokens.weight.data[9] = float("nan")
-    found = forward([[9], [8]], rows)
-    assert found[0].isnan().all()
-    assert found[1].isfinite().all()
+    found = forward([[9], [8], [7, 9]], rows, keep=[1, 1, 2])
+    assert found.isnan().all(-1).tolist() == [True, False, False, True]
+    assert found[1:3].isfinite().all()
+    rows.remove(0)
+    rows.add()
+    assert forward([[8], [8]], rows, [1, 2]).isfinite().all()
