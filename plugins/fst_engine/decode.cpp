@@ -207,13 +207,14 @@ void gate_all(const T *gates, T *out, int64_t rows, int64_t dim, int threads) {
   }
 }
 
-// One position through all layers. For so little work, to wake threads for each product takes longer than what
+// A few positions through all layers. For so little work, to wake threads for each product takes longer than what
 // lies between two; and a thread whose core others use must not be waited for.
 
-constexpr int64_t OUTS = 4;     // so many outputs of a product are computed at a time
-constexpr int64_t PIECES = 16;  // of a phase, which threads take as they come
+constexpr int64_t OUTS = 4, POSITIONS = 4;  // so many outputs of a product, of so many positions, are computed at a time
+constexpr int64_t PIECES = 16;              // of a phase, which threads take as they come
 
-// Work in phases of pieces: the next phase begins when all pieces of one are done, whoever did them.
+// Work in phases of pieces: the next phase begins when all pieces of one are done, whoever did them. What a piece reads
+// and writes may be the caller's; what else is used must be the work's own, for a thread that comes too late.
 class Work {
   std::vector<std::atomic<int64_t>> taken, done;
 
@@ -282,45 +283,75 @@ Helpers &helpers() {
   return threads;
 }
 
-// Products of some rows of weights with one of numbers. What comes next is fetched meanwhile: without, memory gives a
-// third of what it can.
-template <typename T>
-void multiply(const T *const (&weights)[OUTS], const T *x, int64_t dim, float (&sums)[OUTS]) {
-  constexpr int64_t LANES = 16;
-  float held[OUTS][LANES] = {};
-  const int64_t whole = dim / LANES * LANES;
-  for (int64_t d = 0; d < whole; d += LANES)
-    for (int64_t n = 0; n < OUTS; n++) {
-      __builtin_prefetch(weights[n] + d + OUTS * dim);
+// Products of some rows of weights with those of some positions. What comes next is fetched meanwhile: without, memory
+// gives a third of what it can.
+template <typename T, int64_t COUNT>
+struct Multiply {
+  static void compute(const T *const (&weights)[OUTS], const T *x, int64_t dim, float (&sums)[OUTS][POSITIONS]) {
+    constexpr int64_t LANES = 16;
+    float held[OUTS][COUNT][LANES] = {};
+    const int64_t whole = dim / LANES * LANES;
+    for (int64_t d = 0; d < whole; d += LANES)
+#pragma GCC unroll 4
+      for (int64_t n = 0; n < OUTS; n++) {
+        __builtin_prefetch(weights[n] + d + OUTS * dim);
+#pragma GCC unroll 4
+        for (int64_t p = 0; p < COUNT; p++)
 #pragma omp simd
-      for (int64_t lane = 0; lane < LANES; lane++) held[n][lane] += wide(weights[n][d + lane]) * wide(x[d + lane]);
-    }
-  for (int64_t n = 0; n < OUTS; n++) {
-    float sum = 0;
-    for (int64_t lane = 0; lane < LANES; lane++) sum += held[n][lane];
-    for (int64_t d = whole; d < dim; d++) sum += wide(weights[n][d]) * wide(x[d]);
-    sums[n] = sum;
+          for (int64_t lane = 0; lane < LANES; lane++)
+            held[n][p][lane] += wide(weights[n][d + lane]) * wide(x[p * dim + d + lane]);
+      }
+    for (int64_t n = 0; n < OUTS; n++)
+      for (int64_t p = 0; p < COUNT; p++) {
+        float sum = 0;
+        for (int64_t lane = 0; lane < LANES; lane++) sum += held[n][p][lane];
+        for (int64_t d = whole; d < dim; d++) sum += wide(weights[n][d]) * wide(x[p * dim + d]);
+        sums[n][p] = sum;
+      }
   }
-}
+};
 
 #ifdef __AVX512BF16__
 inline __m512bh load(const bf16 *x, int64_t left) {
   return (__m512bh)_mm512_maskz_loadu_epi16(left < 32 ? (1u << left) - 1 : ~0u, x);
 }
 
-template <>
-void multiply(const bf16 *const (&weights)[OUTS], const bf16 *x, int64_t dim, float (&sums)[OUTS]) {
-  __m512 held[OUTS] = {};
-  for (int64_t d = 0; d < dim; d += 32) {
-    const __m512bh at = load(x + d, dim - d);
-    for (int64_t n = 0; n < OUTS; n++) {
-      __builtin_prefetch(weights[n] + d + OUTS * dim);
-      held[n] = _mm512_dpbf16_ps(held[n], load(weights[n] + d, dim - d), at);
+template <int64_t COUNT>
+struct Multiply<bf16, COUNT> {
+  static void compute(const bf16 *const (&weights)[OUTS], const bf16 *x, int64_t dim, float (&sums)[OUTS][POSITIONS]) {
+    __m512 held[OUTS][COUNT];
+#pragma GCC unroll 4
+    for (int64_t n = 0; n < OUTS; n++)
+#pragma GCC unroll 4
+      for (int64_t p = 0; p < COUNT; p++) held[n][p] = _mm512_setzero_ps();
+    for (int64_t d = 0; d < dim; d += 32) {
+      __m512bh at[COUNT];
+#pragma GCC unroll 4
+      for (int64_t p = 0; p < COUNT; p++) at[p] = load(x + p * dim + d, dim - d);
+#pragma GCC unroll 4
+      for (int64_t n = 0; n < OUTS; n++) {
+        __builtin_prefetch(weights[n] + d + OUTS * dim);
+        const __m512bh weight = load(weights[n] + d, dim - d);
+#pragma GCC unroll 4
+        for (int64_t p = 0; p < COUNT; p++) held[n][p] = _mm512_dpbf16_ps(held[n][p], weight, at[p]);
+      }
     }
+#pragma GCC unroll 4
+    for (int64_t n = 0; n < OUTS; n++)
+#pragma GCC unroll 4
+      for (int64_t p = 0; p < COUNT; p++) sums[n][p] = _mm512_reduce_add_ps(held[n][p]);
   }
-  for (int64_t n = 0; n < OUTS; n++) sums[n] = _mm512_reduce_add_ps(held[n]);
-}
+};
 #endif
+
+template <typename T>
+void multiply(const T *const (&weights)[OUTS], const T *x, int64_t dim, int64_t count, float (&sums)[OUTS][POSITIONS]) {
+  const auto function = count == 1   ? Multiply<T, 1>::compute
+                        : count == 2 ? Multiply<T, 2>::compute
+                        : count == 3 ? Multiply<T, 3>::compute
+                                     : Multiply<T, POSITIONS>::compute;
+  function(weights, x, dim, sums);
+}
 
 // What a layer computes with: addresses, null where it has no such numbers.
 template <typename T>
@@ -335,131 +366,156 @@ struct Shape {
   int64_t layers, hidden, heads, groups, dim, inner, gated;
 };
 
-// Outputs of a piece of a product, each given to what takes it.
-template <typename T, typename Take>
-void outputs(const T *weights, const T *bias, const T *x, int64_t outs, int64_t dim, int64_t begin, int64_t end, Take take) {
-  for (; begin < end; begin += OUTS) {
-    const T *rows[OUTS];
-    float sums[OUTS];
-    for (int64_t n = 0; n < OUTS; n++) rows[n] = weights + std::min(begin + n, outs - 1) * dim;
-    multiply(rows, x, dim, sums);
-    for (int64_t n = 0; n < OUTS && begin + n < end; n++) take(begin + n, sums[n] + (bias ? wide(bias[begin + n]) : 0));
-  }
+inline int64_t share(int64_t all, int64_t together) {
+  return (all + PIECES * together - 1) / (PIECES * together) * together;
 }
 
-inline int64_t share(int64_t outs, int64_t together) {
-  return (outs + PIECES * together - 1) / (PIECES * together) * together;
+// The outputs begin, begin + 1, ... of a product for each position, (count, dim), each given to what takes it.
+template <typename T, typename Take>
+void outputs(const T *weights, const T *bias, const T *x, int64_t outs, int64_t dim, int64_t count, int64_t begin, int64_t end,
+             Take take) {
+  for (; begin < end; begin += OUTS) {
+    const T *rows[OUTS];
+    for (int64_t n = 0; n < OUTS; n++) rows[n] = weights + std::min(begin + n, outs - 1) * dim;
+    for (int64_t first = 0; first < count; first += POSITIONS) {
+      float sums[OUTS][POSITIONS];
+      const int64_t few = std::min(POSITIONS, count - first);
+      multiply(rows, x + first * dim, dim, few, sums);
+      for (int64_t n = 0; n < OUTS && begin + n < end; n++)
+        for (int64_t p = 0; p < few; p++) take(first + p, begin + n, sums[n][p] + (bias ? wide(bias[begin + n]) : 0));
+    }
+  }
 }
 
 template <typename T>
 class Product : public Work {
   const T *const weights, *const bias, *const x;
   T *const out;
-  const int64_t outs, dim;
+  const int64_t outs, dim, count;
 
  public:
-  Product(const T *weights, const T *bias, const T *x, T *out, int64_t outs, int64_t dim)
-      : Work(1), weights(weights), bias(bias), x(x), out(out), outs(outs), dim(dim) {}
+  Product(const T *weights, const T *bias, const T *x, T *out, int64_t outs, int64_t dim, int64_t count)
+      : Work(1), weights(weights), bias(bias), x(x), out(out), outs(outs), dim(dim), count(count) {}
   void take_part() override {
     const int64_t each = share(outs, OUTS);
     phase(0, (outs + each - 1) / each, [&](int64_t piece) {
-      outputs(weights, bias, x, outs, dim, piece * each, std::min(outs, (piece + 1) * each),
-              [&](int64_t o, float sum) { narrow(sum, out[o]); });
+      outputs(weights, bias, x, outs, dim, count, piece * each, std::min(outs, (piece + 1) * each),
+              [&](int64_t p, int64_t o, float sum) { narrow(sum, out[p * outs + o]); });
     });
   }
 };
 
+// New positions: of which rows, and where in them; the pages of row r begin at pages + r * most.
+struct Places {
+  const int64_t *pages;
+  int64_t most;
+  const int64_t *slots, *positions;
+  int64_t count;
+};
+
 template <typename T>
-class Token : public Work {
-  static constexpr int64_t PHASES = 6;  // of a layer
+class Pass : public Work {
+  static constexpr int64_t PHASES = 8;  // of a layer
   const Shape shape;
-  const Layer<T> *const layers;
-  const int64_t *const pages, position;
+  const std::vector<Layer<T>> layers;  // a copy: who comes when all is done still looks at it
+  const Places places;
   const T *const cosines, *const sines;
   T *const states;
-  std::vector<T> asked, attended, inner;
+  const int64_t width;
+  std::vector<T> normed, asked, attended, inner;
 
-  // Outputs of a product, each given to what takes it; `prepare` gives what is multiplied, once a thread.
-  template <typename Prepare, typename Take>
-  void product(int64_t phase_, const T *Layer<T>::*weights, const T *Layer<T>::*bias, const Layer<T> &layer, int64_t outs,
-               int64_t dim, Prepare prepare, Take take) {
+  void norm(int64_t number, const T *weight, const T *bias, float eps) {
+    const int64_t dim = shape.hidden;
+    phase(number, places.count, [&](int64_t p) { normalise(states + p * dim, weight, bias, &normed[p * dim], dim, eps); });
+  }
+
+  template <typename Take>
+  void product(int64_t number, const T *weights, const T *bias, const T *x, int64_t outs, int64_t dim, Take take) {
     const int64_t each = share(outs, OUTS);
-    const T *x = nullptr;
-    phase(phase_, (outs + each - 1) / each, [&](int64_t piece) {
-      if (!x) x = prepare();
-      outputs(layer.*weights, layer.*bias, x, outs, dim, piece * each, std::min(outs, (piece + 1) * each), take);
+    phase(number, (outs + each - 1) / each, [&](int64_t piece) {
+      outputs(weights, bias, x, outs, dim, places.count, piece * each, std::min(outs, (piece + 1) * each), take);
     });
   }
 
   // The gates, and what goes through them, lie one behind the other.
-  template <typename Prepare>
-  void gates(int64_t phase_, const Layer<T> &layer, Prepare prepare) {
-    const int64_t dim = shape.hidden, width = shape.inner, each = share(width, 2);
-    const T *x = nullptr;
-    phase(phase_, (width + each - 1) / each, [&](int64_t piece) {
-      if (!x) x = prepare();
-      const int64_t end = std::min(width, (piece + 1) * each);
+  void gates(int64_t number, const Layer<T> &layer) {
+    const int64_t dim = shape.hidden, all = shape.inner, each = share(all, 2);
+    phase(number, (all + each - 1) / each, [&](int64_t piece) {
+      const int64_t end = std::min(all, (piece + 1) * each);
       for (int64_t begin = piece * each; begin < end; begin += 2) {
-        const int64_t next = std::min(begin + 1, width - 1), at[OUTS] = {begin, next, width + begin, width + next};
+        const int64_t next = std::min(begin + 1, all - 1), at[OUTS] = {begin, next, all + begin, all + next};
         const T *rows[OUTS];
-        float sums[OUTS];
-        T rounded[OUTS];
         for (int64_t n = 0; n < OUTS; n++) rows[n] = layer.up + at[n] * dim;
-        multiply(rows, x, dim, sums);
-        for (int64_t n = 0; n < OUTS; n++) narrow(sums[n] + (layer.up_bias ? wide(layer.up_bias[at[n]]) : 0), rounded[n]);
-        for (int64_t n = 0; n < 2; n++) narrow(silu(wide(rounded[n])) * wide(rounded[n + 2]), inner[at[n]]);
+        for (int64_t first = 0; first < places.count; first += POSITIONS) {
+          float sums[OUTS][POSITIONS];
+          const int64_t few = std::min(POSITIONS, places.count - first);
+          multiply(rows, &normed[first * dim], dim, few, sums);
+          for (int64_t p = 0; p < few; p++) {
+            T rounded[OUTS];
+            for (int64_t n = 0; n < OUTS; n++) narrow(sums[n][p] + (layer.up_bias ? wide(layer.up_bias[at[n]]) : 0), rounded[n]);
+            for (int64_t n = 0; n < 2; n++)
+              narrow(silu(wide(rounded[n])) * wide(rounded[n + 2]), inner[(first + p) * all + at[n]]);
+          }
+        }
       }
     });
   }
 
-  void attend_heads(int64_t phase_, const Layer<T> &layer, int64_t number) {
-    const int64_t dim = shape.dim, heads = shape.heads, groups = shape.groups;
-    const int64_t bytes = PAGE * dim * int64_t(sizeof(T)), keys = number * 2 * groups * bytes;
-    const auto row = [&](int64_t group) { return Row{pages, keys + group * bytes, keys + (groups + group) * bytes}; };
-    phase(phase_, heads + groups, [&](int64_t head) {
-      T *const x = asked.data() + head * dim;
-      if (cosines) rotate(x, cosines, sines, head < heads ? layer.of_query : layer.of_key, dim, layer.head_eps);
-      if (head < heads) return;
-      const int64_t page = position / PAGE, to = position % PAGE * dim;
-      std::memcpy(row(head - heads).template key<T>(page) + to, x, dim * sizeof(T));
-      std::memcpy(row(head - heads).template value<T>(page) + to, x + groups * dim, dim * sizeof(T));
+  void attend_all_heads(int64_t number, const Layer<T> &layer, int64_t layer_number) {
+    const int64_t dim = shape.dim, heads = shape.heads, groups = shape.groups, count = places.count;
+    const int64_t bytes = PAGE * dim * int64_t(sizeof(T)), keys = layer_number * 2 * groups * bytes;
+    const auto row = [&](int64_t p, int64_t group) {
+      return Row{places.pages + places.slots[p] * places.most, keys + group * bytes, keys + (groups + group) * bytes};
+    };
+    phase(number, count, [&](int64_t p) {
+      const int64_t page = places.positions[p] / PAGE, to = places.positions[p] % PAGE * dim;
+      for (int64_t head = 0; head < heads + groups; head++) {
+        T *const x = &asked[p * width + head * dim];
+        if (cosines)
+          rotate(x, cosines + p * dim, sines + p * dim, head < heads ? layer.of_query : layer.of_key, dim, layer.head_eps);
+        if (head < heads) continue;
+        std::memcpy(row(p, head - heads).template key<T>(page) + to, x, dim * sizeof(T));
+        std::memcpy(row(p, head - heads).template value<T>(page) + to, x + groups * dim, dim * sizeof(T));
+      }
     });
-    phase(phase_ + 1, heads, [&](int64_t head) {
+    const int64_t each = share(count * heads, 1);
+    phase(number + 1, (count * heads + each - 1) / each, [&](int64_t piece) {
       const auto function = dim == 64 ? attend<T, 64> : dim == 128 ? attend<T, 128> : attend<T, 0>;
-      function(asked.data() + head * dim, row(head / (heads / groups)), attended.data() + head * dim, position + 1, dim,
-               layer.scale);
+      for (int64_t n = piece * each; n < std::min(count * heads, (piece + 1) * each); n++) {
+        const int64_t p = n / heads, head = n % heads;
+        function(&asked[p * width + head * dim], row(p, head / (heads / groups)), &attended[n * dim], places.positions[p] + 1,
+                 dim, layer.scale);
+      }
     });
   }
 
  public:
-  Token(const Shape &shape, const Layer<T> *layers, const int64_t *pages, int64_t position, const T *cosines, const T *sines,
-        T *states)
-      : Work(PHASES * shape.layers), shape(shape), layers(layers), pages(pages), position(position), cosines(cosines),
-        sines(sines), states(states), asked((shape.heads + 2 * shape.groups) * shape.dim), attended(shape.heads * shape.dim),
-        inner(shape.inner) {}
+  Pass(const Shape &shape, const Layer<T> *layers, const Places &places, const T *cosines, const T *sines, T *states)
+      : Work(PHASES * shape.layers), shape(shape), layers(layers, layers + shape.layers), places(places), cosines(cosines), sines(sines),
+        states(states), width((shape.heads + 2 * shape.groups) * shape.dim), normed(places.count * shape.hidden),
+        asked(places.count * width), attended(places.count * shape.heads * shape.dim), inner(places.count * shape.inner) {}
 
   void take_part() override {
-    const int64_t hidden = shape.hidden;
-    std::vector<T> normed(hidden);  // each thread's own, so that nobody waits for it
-    const auto add = [&](int64_t o, float sum) { narrow(sum + wide(states[o]), states[o]); };
+    const int64_t hidden = shape.hidden, heads = shape.heads * shape.dim;
+    const auto add = [&](int64_t p, int64_t o, float sum) {
+      T &state = states[p * hidden + o];
+      narrow(sum + wide(state), state);
+    };
+    const auto activate = [&](int64_t p, int64_t o, float sum) { narrow(gelu(sum), inner[p * shape.inner + o]); };
     for (int64_t n = 0; n < shape.layers; n++) {
-      const int64_t first = n * PHASES;
       const Layer<T> &layer = layers[n];
-      product(first, &Layer<T>::ask, &Layer<T>::ask_bias, layer, int64_t(asked.size()), hidden,
-              [&] { return normalise(states, layer.norm, layer.norm_bias, normed.data(), hidden, layer.eps), normed.data(); },
-              [&](int64_t o, float sum) { narrow(sum, asked[o]); });
-      attend_heads(first + 1, layer, n);
-      product(first + 3, &Layer<T>::answer, &Layer<T>::answer_bias, layer, hidden, int64_t(attended.size()),
-              [&] { return attended.data(); }, add);
-      const auto again = [&] {
-        return normalise(states, layer.second_norm, layer.second_bias, normed.data(), hidden, layer.eps), normed.data();
-      };
+      const int64_t first = n * PHASES;
+      norm(first, layer.norm, layer.norm_bias, layer.eps);
+      product(first + 1, layer.ask, layer.ask_bias, normed.data(), width, hidden,
+              [&](int64_t p, int64_t o, float sum) { narrow(sum, asked[p * width + o]); });
+      attend_all_heads(first + 2, layer, n);
+      product(first + 4, layer.answer, layer.answer_bias, attended.data(), hidden, heads, add);
+      norm(first + 5, layer.second_norm, layer.second_bias, layer.eps);
       if (shape.gated)
-        gates(first + 4, layer, again);
+        gates(first + 6, layer);
       else
-        product(first + 4, &Layer<T>::up, &Layer<T>::up_bias, layer, shape.inner, hidden, again,
-                [&](int64_t o, float sum) { narrow(gelu(sum), inner[o]); });
-      product(first + 5, &Layer<T>::down, &Layer<T>::down_bias, layer, hidden, shape.inner, [&] { return inner.data(); }, add);
+        product(first + 6, layer.up, layer.up_bias, normed.data(), shape.inner, hidden, activate);
+      product(first + 7, layer.down, layer.down_bias, inner.data(), hidden, shape.inner, add);
     }
   }
 };
@@ -487,12 +543,14 @@ class Token : public Work {
     gate_all(gates, out, rows, dim, threads);                                                                        \
   }                                                                                                                  \
   extern "C" void product_##NAME(const T *weights, const T *bias, const T *x, T *out, int64_t outs, int64_t dim,     \
-                                 int threads) {                                                                      \
-    helpers().run(std::make_shared<Product<T>>(weights, bias, x, out, outs, dim), threads - 1);                      \
+                                 int64_t count, int threads) {                                                       \
+    helpers().run(std::make_shared<Product<T>>(weights, bias, x, out, outs, dim, count), threads - 1);               \
   }                                                                                                                  \
-  extern "C" void token_##NAME(const Layer<T> *layers, const Shape *shape, const int64_t *pages, int64_t position,   \
-                               const T *cosines, const T *sines, T *states, int threads) {                           \
-    helpers().run(std::make_shared<Token<T>>(*shape, layers, pages, position, cosines, sines, states), threads - 1); \
+  extern "C" void pass_##NAME(const Shape *shape, const Layer<T> *layers, const int64_t *pages, int64_t most,        \
+                              const int64_t *slots, const int64_t *positions, int64_t count, const T *cosines,       \
+                              const T *sines, T *states, int threads) {                                              \
+    const Places places{pages, most, slots, positions, count};                                                       \
+    helpers().run(std::make_shared<Pass<T>>(*shape, layers, places, cosines, sines, states), threads - 1);           \
   }
 KERNELS(float, float32)
 KERNELS(bf16, bfloat16)

@@ -19,8 +19,10 @@ import torch
 
 from fst_engine.precision import cpu_flags
 
-__all__ = ["KERNEL_DTYPES", "kernel", "load_kernels"]
+__all__ = ["FEW", "KERNEL_DTYPES", "kernel", "load_kernels"]
 
+FEW: Final = 16
+"""For so many positions at most our products are as fast as oneDNN's, and nobody is waited for."""
 KERNEL_DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 """The dtypes for which there is each kernel, and how its name ends."""
 _LOG: Final = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ _ARGUMENTS: Final = {
     "attend": [_POINTER] * 4 + [_COUNT] * 3 + [_POINTER] * 2 + [_COUNT] * 6 + [_REAL, _THREADS],
     "norm": [_POINTER] * 4 + [_COUNT] * 2 + [_REAL, _THREADS],
     "rotate": [_POINTER] * 5 + [_COUNT] * 5 + [_REAL, _THREADS],
-    "product": [_POINTER] * 4 + [_COUNT] * 2 + [_THREADS],
-    "token": [_POINTER] * 3 + [_COUNT] + [_POINTER] * 3 + [_THREADS],
+    "product": [_POINTER] * 4 + [_COUNT] * 3 + [_THREADS],
+    "pass": [_POINTER] * 3 + [_COUNT] + [_POINTER] * 2 + [_COUNT] + [_POINTER] * 3 + [_THREADS],
     "gate": [_POINTER] * 2 + [_COUNT] * 2 + [_THREADS],
 }
 _SLOWER: Final = "the engine computes with torch alone, and slower"

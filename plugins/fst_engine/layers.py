@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fst_engine.kernels import KERNEL_DTYPES, kernel, load_kernels
+from fst_engine.kernels import FEW, KERNEL_DTYPES, kernel, load_kernels
 from fst_engine.pages import PAGE, PageShape
 from fst_engine.products import FUSED, Product, can_pack, is_product, kind
 from fst_engine.stack import Numbers, Stack
@@ -78,7 +78,7 @@ class _Layer:
     """
 
     stack: Stack | None = None
-    """All layers at once, for one position."""
+    """All layers at once, for a few positions."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class _Layer:
         """Compute (1, new, hidden) from what the layer before gave."""
         states, cache = hidden_states, cache or second
         assert cache is not None
-        if self.stack is not None and states.shape[1] == 1:
+        if self.stack is not None and states.shape[1] <= FEW:
             # The first layer computes all of them; the others pass on what they get.
             return states if self._number else self.stack(states, cache, position_embeddings)
         asked = self._ask(_normed(self._norms[0], states))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from fst_engine.kernels import kernel, load_kernels
+from fst_engine.kernels import FEW, kernel, load_kernels
 
 __all__ = ["FUSED", "Product", "can_pack", "is_product", "kind"]
 
@@ -66,11 +66,12 @@ class Product:
         """Return (..., out) of (..., in), with what is added."""
         compute = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001  # the same
         result: torch.Tensor
-        if x.numel() == x.shape[-1] and self._alone and added is None:
+        count = x.numel() // x.shape[-1]
+        if count <= FEW and self._alone:
             result = x.new_empty(*x.shape[:-1], len(self.weight))
             kernel("product", x.dtype)(
                 *(self.weight.data_ptr(), None if self.bias is None else self.bias.data_ptr()),
-                *(x.contiguous().data_ptr(), result.data_ptr(), *self.weight.shape),
+                *(x.contiguous().data_ptr(), result.data_ptr(), *self.weight.shape, count),
                 torch.get_num_threads(),
             )
             return result

@@ -157,9 +157,10 @@ class Scheduler:
             return None
         row = self.waiting[0]
         source, place, length = self._known(row)
-        coming = max((shared_length(other.ids, row.ids) for other in self.running), default=0)
-        if self._prefixes is not None and coming - length >= WORTH_WAITING:
-            return None
+        if self._prefixes is not None and row.prompt_logprobs is None:
+            coming = (shared_length(other.ids, row.ids) for other in self.running)
+            if max(coming, default=0) - length >= WORTH_WAITING:
+                return None
         self.cache.add(source, place, length)
         self.running.append(self.waiting.popleft())
         return row

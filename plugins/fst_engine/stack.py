@@ -1,4 +1,4 @@
-"""The stack: all layers of a module at once, for the one position of a text that is alone."""
+"""The stack: all layers of a module in one call, for a few positions."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Shape(ctypes.Structure):
 
 
 class Stack:
-    """Computes one position with threads that are woken once; for more, oneDNN's products are faster."""
+    """Computes a few positions with threads that are woken once; of many, oneDNN's products are faster."""
 
     def __init__(self, layers: Sequence[Numbers]) -> None:
         """Take the layers in their order; their weights must not change."""
@@ -82,14 +82,13 @@ class Stack:
         cache: PagedCache,
         rotation: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> torch.Tensor:
-        """Compute (1, 1, hidden) of the last layer from what goes into the first."""
+        """Compute (1, new, hidden) of the last layer from what goes into the first."""
         states = states.clone(memory_format=torch.contiguous_format)
         turned = [each.contiguous() for each in rotation or ()]
-        row, position = int(cache.slots[0]), int(cache.positions[0])
-        kernel("token", states.dtype)(
-            ctypes.addressof(self._layers),
-            ctypes.addressof(self._shape),
-            *(cache.table[row].data_ptr(), position),
+        kernel("pass", states.dtype)(
+            *(ctypes.addressof(self._shape), ctypes.addressof(self._layers)),
+            *(cache.table.data_ptr(), cache.table.shape[1]),
+            *(cache.slots.data_ptr(), cache.positions.data_ptr(), states.shape[1]),
             *([each.data_ptr() for each in turned] or (None, None)),
             *(states.data_ptr(), torch.get_num_threads()),
         )

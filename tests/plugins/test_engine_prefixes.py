@@ -123,6 +123,22 @@ def test_a_prompt_whose_log_probabilities_are_wanted_is_read_whole():
     assert engine.run(said, new=0, prompt_logprobs=1)[1] == 60
 
 
+def test_prompts_whose_log_probabilities_are_wanted_do_not_wait_for_each_other():
+    engine = Counted()
+    said = prompt(100)
+    rows = [engine.submit(said, new=0, prompt_logprobs=1) for _ in range(2)]
+    written = engine.submit(said, new=50)
+    engine.scheduler.step()
+    engine.scheduler.step()
+    assert written in engine.scheduler.running
+    engine.submit([*said, 5], new=0, prompt_logprobs=1)
+    for _ in range(3):
+        engine.scheduler.step()
+    assert engine.scheduler.running == [written]
+    assert not engine.scheduler.waiting
+    assert all(row.prompt_logprobs is None for row in rows)
+
+
 def test_what_is_kept_stays_within_its_bytes_and_the_longest_unused_goes():
     column = 2 * 2 * 32 * 4  # layers, keys and values, width, bytes
     engine = Counted(kept_bytes=2 * 256 * column)
