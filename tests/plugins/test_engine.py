@@ -684,7 +684,7 @@ def test_running_rows_get_a_token_in_every_step_while_a_long_prompt_is_read():
     steps.step()
     (long,) = rows(steps, range(150))
     calls.clear()
-    for expected in (*[17] * 8, 14):
+    for expected in (*[16] * 9, 6):
         outcomes = steps.step()
         assert outcomes[0].row is short
         assert [tuple(shape) for shape in calls] == [(1, 1), (1, expected)]
@@ -697,7 +697,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one_that_is_read_slowly():
     steps = scheduler(toy_module(1024))
     (written,) = rows(steps, [97])
     steps.step()
-    long, short = rows(steps, range(250), range(20))
+    long, short = rows(steps, range(250), range(12))
     steps.step()
     assert short.begun
     assert not long.begun
