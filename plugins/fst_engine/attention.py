@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fst_engine.kernels import KERNEL_DTYPES, kernel, load_kernels
+from fst_engine.kernels import KERNEL_DTYPES, WIDEST, kernel, load_kernels
 from fst_engine.pages import PAGE
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["all_visible", "attention", "use_own_attention"]
 
 _NAME: Final = "fst"
-_WIDEST: Final = 256
-"""The largest head_dim of decode.cpp."""
 
 
 class _Rows(threading.local):
@@ -111,7 +109,7 @@ def _fits(
     return (
         query.dtype in KERNEL_DTYPES
         and query.dtype == key.dtype == value.dtype
-        and width <= _WIDEST
+        and width <= WIDEST
         and key.shape == value.shape
         and key.shape[3] == width
         and query.shape[1] % key.shape[1] == 0

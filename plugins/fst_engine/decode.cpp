@@ -266,7 +266,7 @@ class Helpers {
     {
       std::lock_guard<std::mutex> lock(guard);
       try {
-        for (; count < wanted; count++) std::thread([this] { help(); }).detach();
+        for (; count < std::min(wanted, PIECES - 1); count++) std::thread([this] { help(); }).detach();
       } catch (const std::system_error &) {  // there may be no more threads: then nobody helps
       }
       latest = work, number++;

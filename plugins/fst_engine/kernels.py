@@ -19,12 +19,14 @@ import torch
 
 from fst_engine.precision import cpu_flags
 
-__all__ = ["FEW", "KERNEL_DTYPES", "kernel", "load_kernels"]
+__all__ = ["FEW", "KERNEL_DTYPES", "WIDEST", "kernel", "load_kernels"]
 
 FEW: Final = 16
 """For so many positions at most our products are as fast as oneDNN's, and nobody is waited for."""
 KERNEL_DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 """The dtypes for which there is each kernel, and how its name ends."""
+WIDEST: Final = 256
+"""The largest head_dim of decode.cpp."""
 _LOG: Final = logging.getLogger(__name__)
 _SOURCE: Final = Path(__file__).with_name("decode.cpp")
 _COMPILERS: Final = ("c++", "g++", "clang++")

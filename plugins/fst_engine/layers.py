@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from fst_engine.kernels import FEW, KERNEL_DTYPES, kernel, load_kernels
+from fst_engine.kernels import FEW, KERNEL_DTYPES, WIDEST, kernel, load_kernels
 from fst_engine.pages import PAGE, PageShape
 from fst_engine.products import FUSED, Product, can_pack, is_product, kind
 from fst_engine.stack import Numbers, Stack
@@ -47,9 +47,9 @@ def quicken(module: torch.nn.Module, *, own_attention: bool) -> PageShape | None
     faster: dict[Any, _Layer] = {}
     if own_attention and load_kernels():
         faster = {part: layer for part in module.modules() if (layer := _faster(part))}
-    shapes = {layer.keeps for layer in faster.values()}
     config: Any = module.config if faster else None
-    if faster and (len(shapes) > 1 or len(faster) < config.num_hidden_layers):
+    alike = len({layer.shape for layer in faster.values()}) == 1
+    if not alike or len(faster) < config.num_hidden_layers:
         faster = {}
     stack = Stack([layer.numbers for layer in faster.values()]) if faster else None
     for part, layer in faster.items():
@@ -58,7 +58,8 @@ def quicken(module: torch.nn.Module, *, own_attention: bool) -> PageShape | None
     for part in module.modules():
         if part not in exchanged and is_product(part):
             part.forward = Product(part)
-    return PageShape(len(faster), *shapes.pop()) if faster else None
+    shape = next((layer.shape for layer in faster.values()), None)
+    return PageShape(len(faster), *shape[:3]) if shape else None
 
 
 def _faster(layer: Any) -> _Layer | None:
@@ -67,7 +68,9 @@ def _faster(layer: Any) -> _Layer | None:
     if build is None:
         return None
     dtypes = {each.dtype for each in layer.parameters()}
-    return build(layer) if len(dtypes) == 1 and dtypes <= KERNEL_DTYPES.keys() else None
+    if len(dtypes) > 1 or not dtypes <= KERNEL_DTYPES.keys():
+        return None
+    return build(layer)
 
 
 class _Layer:
@@ -98,8 +101,9 @@ class _Layer:
         self._heads: int = attention.config.num_attention_heads
         self._groups = self._heads // getattr(attention, "num_key_value_groups", 1)
         self._number: int = attention.layer_idx
-        self.keeps = self._groups, self._dim, self._ask.weight.dtype
-        """The heads, their width, and the dtype of its keys."""
+        inner: int = self._down.weight.shape[1]
+        self.shape = self._groups, self._dim, self._ask.weight.dtype, inner
+        """The heads, their width, and the dtype of its keys; and the width of the other part."""
 
     @property
     def numbers(self) -> Numbers:
@@ -210,7 +214,7 @@ def _gated(gates: torch.Tensor) -> torch.Tensor:
 def _gpt2(block: Any) -> _Layer | None:
     attention, mlp = block.attn, block.mlp
     products = attention.c_attn, attention.c_proj, mlp.c_fc, mlp.c_proj
-    if kind(mlp.act) not in FUSED or not all(map(is_product, products)):
+    if kind(mlp.act) not in FUSED or not _fit(attention, *products):
         return None
     activation, variant = FUSED[kind(mlp.act)]
     ask, answer, down = map(Product, (attention.c_attn, attention.c_proj, mlp.c_proj))
@@ -223,12 +227,17 @@ def _llama(block: Any) -> _Layer | None:
     asking = attention.q_proj, attention.k_proj, attention.v_proj
     gates = mlp.gate_proj, mlp.up_proj
     products = *asking, attention.o_proj, *gates, mlp.down_proj
-    if kind(mlp.act_fn) not in _SILU or not all(map(is_product, products)):
+    if kind(mlp.act_fn) not in _SILU or not _fit(attention, *products):
         return None
     ask, answer = Product(*asking), Product(attention.o_proj)
     up, down = Product(*gates), Product(mlp.down_proj)
     norms = block.input_layernorm, block.post_attention_layernorm
     return _Layer(attention, norms, (ask, answer, up, down), gated=True)
+
+
+def _fit(attention: Any, *products: Any) -> bool:
+    """Say whether an attention is one of the kernel's, and its products can be packed."""
+    return attention.head_dim <= WIDEST and all(map(is_product, products))
 
 
 def _eps(norm: Any) -> float:

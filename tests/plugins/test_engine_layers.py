@@ -134,6 +134,7 @@ def test_attention_is_scaled_as_the_layer_says():
     ("name", "others"),
     [
         ("gpt2", {"activation_function": "relu"}),
+        ("gpt2", {"n_embd": 264, "n_head": 1}),  # heads that are too wide
         ("llama", {"hidden_act": "gelu"}),
         ("llama", {"attn_implementation": "eager"}),
         ("gemma2", {**SIZES, "head_dim": 8}),
