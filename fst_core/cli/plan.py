@@ -43,7 +43,6 @@ def command(
     if as_json:
         derived = {
             "tokens_per_parameter": found.tokens_per_parameter,
-            "epochs": found.epochs,
             "seconds": found.seconds,
         }
         click.echo(json.dumps({**asdict(found), **derived}, indent=1))
@@ -70,7 +69,7 @@ def _rows(found: Forecast) -> Iterator[tuple[str, str]]:
     if found.epochs is not None:
         yield "epochs", f"{found.epochs:,.2g}"
     if found.memory is not None:
-        yield "memory", f"{found.memory / 1e9:.2f} GB, in the steps that were measured"
+        yield "memory", f"{found.memory / 1e9:.2f} GB at the most"
     speed = found.tokens_per_second
     fast = f", {speed:,.0f} tokens/s" if speed else ""
     yield (
@@ -84,7 +83,13 @@ def _time(found: Forecast) -> str:
     from fst_core.report.card import duration
 
     if found.seconds is not None:
-        return f"{duration(found.seconds)} for {found.steps:,} steps, validations not counted"
+        aside = ""
+        if found.validations:
+            validations = (
+                "1 validation" if found.validations == 1 else f"{found.validations:,} validations"
+            )
+            aside = f" and {validations}, which take {duration(found.seconds_of_validations)} of it"
+        return f"{duration(found.seconds)} for {found.steps:,} steps{aside}"
     if found.tokens_per_second:
         return f"{duration(found.tokens / found.tokens_per_second)} for an epoch"
     return "unknown: the trainer does not say how many steps it will make"

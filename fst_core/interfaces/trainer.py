@@ -83,3 +83,23 @@ class Trainer(ABC):
             UserError: the settings do not go with the dataset or the device.
         """
         return None
+
+    def planned_validations(
+        self,
+        dataset: Dataset,  # noqa: ARG002  # for those that override it
+        run: Run,  # noqa: ARG002  # the same
+        steps: int,  # noqa: ARG002  # the same
+    ) -> tuple[int, float]:
+        """Return how many validations `fit` makes in so many steps, and on which share of the samples each.
+
+        `fst plan` asks, and adds their time to that of the steps; nothing is written.
+        """
+        return 0, 1.0
+
+    def for_trial(self, every: int) -> Trainer:  # noqa: ARG002  # for those that override it
+        """Return a trainer whose steps take what this one's do, for `fst plan` to look at.
+
+        It reports each step, and all that `fit` does beside steps (validations on all samples, texts,
+        checkpoints) it does after each so many of them, and never elsewhere.
+        """
+        return self

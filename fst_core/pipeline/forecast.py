@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 import tempfile
 import time
 from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,30 +16,30 @@ import numpy as np
 
 from fst_core.artefacts.model import load_tokenizer
 from fst_core.dataset import Dataset
-from fst_core.errors import FstError
+from fst_core.errors import UserError
 from fst_core.pipeline.prepare import plan_prepare, prepare
 from fst_core.pipeline.run import Run
-from fst_core.pipeline.train import check_lengths
+from fst_core.pipeline.train import check_lengths, sampling_of, write_pipeline
+from fst_core.pipeline.trial import Ended, Pace, Trial, seen_once, steady
 from fst_core.preparation.progress import silent
 from fst_core.preparation.text_bytes import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
+    from fst_core.dataset import Samples
     from fst_core.documents import Document, Split
     from fst_core.interfaces import Model, Reader, Trainer
     from fst_core.pipeline.pipeline import Part, Pipeline
 
 __all__ = ["Forecast", "forecast"]
 
-_WARM: Final = 2
-"""Steps at the beginning that are not measured: memory is taken in them."""
-_STEPS: Final = 8
-"""The fewest steps that are measured."""
-_PATIENCE: Final = 3
-"""So many times the wanted seconds are spent at the most."""
 _HEAD: Final = 2**20
 """Bytes of documents that stand for all where nothing is prepared."""
+_VALIDATED: Final = 2**12
+"""Ids of the samples to validate on that stand for all."""
+_NEVER: Final = 10**9
+"""A step that no trial comes to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,19 @@ class Forecast:
     estimated: bool
     """Whether the corpus is estimated, because no dataset is prepared."""
     steps: int | None
+    epochs: float | None
+    """How often the run sees the corpus."""
+    seconds_to_start: float
+    """To build the model and to come to the first step."""
     seconds_per_step: float
+    validations: int
+    seconds_per_validation: float
+    """With the texts that are sampled and the checkpoint that is begun."""
     tokens_per_second: float | None
     measured_steps: int
     memory: int | None
-    """Bytes: the most that the measured steps needed, of the device or else of the process."""
+    """Bytes: the most that a few steps, a validation and a checkpoint needed, of the device or else of
+    the process."""
 
     @property
     def tokens_per_parameter(self) -> float:
@@ -66,29 +74,31 @@ class Forecast:
         return self.tokens / self.parameters
 
     @property
-    def epochs(self) -> float | None:
-        """How often the run sees the corpus."""
-        if self.seconds is None or self.tokens_per_second is None:
-            return None
-        return self.seconds * self.tokens_per_second / self.tokens
+    def seconds_of_validations(self) -> float:
+        """The time of all validations."""
+        return self.validations * self.seconds_per_validation
 
     @property
     def seconds(self) -> float | None:
-        """The time of all steps."""
-        return None if self.steps is None else self.steps * self.seconds_per_step
+        """The time of the whole training."""
+        if self.steps is None:
+            return None
+        steps = self.steps * self.seconds_per_step
+        return self.seconds_to_start + steps + self.seconds_of_validations
 
 
 def forecast(pipeline: Pipeline, tell: Callable[[str], None], seconds: float = 10.0) -> Forecast:
     """Build the model and train it for about some seconds, beside the run, and tell what a run takes.
 
     Raises:
-        UserError: the pipeline cannot be carried out.
+        UserError: the pipeline cannot be carried out, or there is no place for a trial.
         FstError: the steps failed.
     """
     named = pipeline.dataset.path is not None
-    pipeline.require(*([] if named else ["documents", "tokenizer"]), "model", "trainer")
+    tables = [] if named else ["documents", "tokenizer"]
+    pipeline.require(*tables, "model", "trainer", "sampler", "engine")
     plan = plan_prepare(pipeline)
-    with tempfile.TemporaryDirectory() as folder:
+    with _place(pipeline.runs) as folder:
         if plan.action == "reuse":
             dataset = whole = Dataset.open(plan.directory)
         else:
@@ -98,6 +108,19 @@ def forecast(pipeline: Pipeline, tell: Callable[[str], None], seconds: float = 1
         return _measured(pipeline, dataset, whole, Path(folder), seconds)
 
 
+def _place(runs: Path) -> tempfile.TemporaryDirectory[str]:
+    """Return a folder on the disk of the runs: checkpoints are large, and take as long as there.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    above = next(path for path in (runs, *runs.absolute().parents) if path.is_dir())
+    try:
+        return tempfile.TemporaryDirectory(prefix=".fst-plan-", dir=above)
+    except OSError as error:
+        raise UserError(f"{above}: nothing can be written here: {error.strerror}") from None
+
+
 def _head(pipeline: Pipeline, root: Path) -> tuple[Dataset, Dataset]:
     """Prepare the first documents; return their dataset, and one as large as that of all would be."""
     assert pipeline.documents is not None
@@ -105,15 +128,21 @@ def _head(pipeline: Pipeline, root: Path) -> tuple[Dataset, Dataset]:
     settings = pipeline.dataset.model_copy(update={"root": root, "name": "head"})
     shortened = replace(pipeline, documents=head, dataset=settings)  # type: ignore[arg-type]  # it is what a Part is
     dataset = prepare(shortened, plan_prepare(shortened), silent)
-    return dataset, _stretched(dataset, head.share(pipeline.documents.build()))
+    reader: Reader = pipeline.documents.build()
+    times = {split: head.share(reader, split) for split in reader.splits()}
+    train = _stretched(dataset.train, times["train"])
+    valid = _stretched(dataset.valid, times.get("valid", times["train"]))
+    return dataset, replace(dataset, train=train, valid=valid)
 
 
-def _stretched(dataset: Dataset, times: float) -> Dataset:
-    """Return a dataset of so many times the samples, of the same lengths; its ids take no memory."""
-    lengths = np.resize(dataset.train.lengths(), round(len(dataset.train) * times))
+def _stretched(samples: Samples, times: float) -> Samples:
+    """Return so many times the samples, of the same lengths; their ids take no memory."""
+    if not len(samples):
+        return samples
+    lengths = np.resize(samples.lengths(), round(len(samples) * times))
     ends = np.cumsum(lengths)
-    corpus = np.broadcast_to(dataset.train.corpus[:1], (int(ends[-1]),))
-    return replace(dataset, train=replace(dataset.train, corpus=corpus, starts=ends - lengths))
+    corpus = np.broadcast_to(samples.corpus[:1], (int(ends[-1]),))
+    return replace(samples, corpus=corpus, starts=ends - lengths, loss=None)
 
 
 class _Head:
@@ -124,17 +153,17 @@ class _Head:
         self.offer = part.offer
         self.settings = part.settings
         self._part = part
-        self._taken = 0
-        self._ended = False
+        self._taken: dict[Split, int] = {}
+        self._ended: set[Split] = set()
 
-    def share(self, reader: Reader) -> float:
+    def share(self, reader: Reader, split: Split) -> float:
         """Return how many times the documents that were read all of them are."""
-        if self._ended:
+        if split in self._ended or not self._taken.get(split):
             return 1.0
-        size = reader.size("train")
+        size = reader.size(split)
         if size is None:
-            size = sum(_size(document) for document in reader.read("train"))
-        return max(1.0, size / self._taken)
+            size = sum(_size(document) for document in reader.read(split))
+        return max(1.0, size / self._taken[split])
 
     def build(self) -> Any:
         """Return a reader that ends early; everything else is the reader's own."""
@@ -149,9 +178,8 @@ class _Head:
                 if taken >= _HEAD:
                     break
             else:
-                self._ended |= split == "train"
-            if split == "train":
-                self._taken = taken
+                self._ended.add(split)
+            self._taken[split] = taken
 
         reader.read = read  # type: ignore[method-assign]  # this instance alone reads less
         reader.size = lambda split: None  # type: ignore[method-assign]  # noqa: ARG005  # of what it reads
@@ -167,107 +195,91 @@ def _size(document: Document) -> int:
 def _measured(
     pipeline: Pipeline, dataset: Dataset, whole: Dataset, folder: Path, seconds: float
 ) -> Forecast:
-    """Train a new module on the dataset for a while; `whole` is what the run would train on."""
+    """Train a new module on the dataset twice for a while; `whole` is what the run would train on."""
     import torch
 
     assert pipeline.model is not None
     assert pipeline.trainer is not None
+    trainer: Trainer = pipeline.trainer.build()
+    name, seed = pipeline.run.name, pipeline.run.seed
+    run = Run(name, folder / "run", seed)
+    steps = trainer.planned_steps(whole, run)
+    begun = time.perf_counter()
     tokenizer = load_tokenizer(dataset.directory, dataset.manifest)
     model: Model = pipeline.model.build()
-    trainer: Trainer = pipeline.trainer.build()
-    trial = _Trial(pipeline.run.name, folder / "run", pipeline.run.seed, seconds)
-    trial.directory.mkdir()
-    steps = trainer.planned_steps(whole, trial)
-    torch.manual_seed(pipeline.run.seed)
+    torch.manual_seed(seed)
     module = model.build(tokenizer)
+    built = time.perf_counter() - begun
     counts = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    short = replace(dataset, valid=_first(dataset.valid, _VALIDATED))
+
+    def train(trial: Trial, every: int) -> None:
+        write_pipeline(pipeline, trial.directory)
+        sampling = sampling_of(pipeline, short, (model, module, tokenizer), trial, silent)
+        with suppress(Ended):
+            trainer.for_trial(every).fit(module, short, tokenizer, trial, sampling)
+
     unseen = io.StringIO()  # what the trainer shows of validations and samples is not a run's
-    with suppress(_Enough), redirect_stdout(unseen), redirect_stderr(unseen):
-        trainer.fit(module, dataset, tokenizer, trial, lambda prompts: ["" for _ in prompts])
+    with redirect_stdout(unseen), redirect_stderr(unseen):
+        rehearsal = Trial(name, folder / "first", seed, seen_once, time.perf_counter())
+        train(rehearsal, 1)
+        gc.collect()  # what the first training held must not count as the second one's
+        trial = Trial(name, folder / "second", seed, steady(seconds), time.perf_counter())
+        train(trial, _NEVER)
     pace = trial.pace()
-    minutes = getattr(
-        pipeline.trainer.settings, "minutes", None
-    )  # of trainers that have a limit of time
+    validation, rest = rehearsal.validation(pace.step)
+    validation *= whole.valid.tokens / max(1, short.valid.tokens)
+
+    def validations(steps: int) -> tuple[int, float]:
+        """Return how many there are, and the seconds of each."""
+        number, share = trainer.planned_validations(whole, run, steps)
+        return number, share * validation + rest
+
+    # Of trainers that have a limit of time.
+    minutes = getattr(pipeline.trainer.settings, "minutes", None)
     if steps is None and minutes is not None:
-        steps = max(1, round(60 * minutes * pace.steps / pace.seconds))
+        alone = max(1, round(60 * minutes / pace.step))
+        number, each = validations(alone)
+        steps = max(1, round(60 * minutes / (pace.step + number / alone * each)))
+    number, each = (0, validation + rest) if steps is None else validations(steps)
     return Forecast(
         parameters=sum(count for count, _ in counts),
         trained=sum(count for count, trained in counts if trained),
         tokens=whole.train.tokens,
         estimated=whole is not dataset,
         steps=steps,
-        seconds_per_step=pace.seconds / pace.steps,
+        epochs=_epochs(steps, pace, dataset, whole),
+        seconds_to_start=built + rehearsal.start(pace.step),
+        seconds_per_step=pace.step,
+        validations=number,
+        seconds_per_validation=each,
         tokens_per_second=pace.tokens / pace.seconds if pace.tokens else None,
         measured_steps=pace.steps,
         memory=_memory(),
     )
 
 
-class _Enough(BaseException):
-    """Enough steps are measured; no trainer takes this for an error of its own."""
+def _first(samples: Samples, tokens: int) -> Samples:
+    """Return the first samples, of about so many ids in all."""
+    ends = np.cumsum(samples.lengths())
+    number = int(np.searchsorted(ends, tokens)) + 1
+    if number >= len(samples):
+        return samples
+    end = ends[number - 1]
+    loss = None if samples.loss is None else samples.loss[:end]
+    return replace(samples, corpus=samples.corpus[:end], starts=samples.starts[:number], loss=loss)
 
 
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """When a trainer reported what."""
-
-    time: float
-    step: int
-    metrics: Mapping[str, float]
-
-    @property
-    def is_validation(self) -> bool:
-        return "valid_loss" in self.metrics
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """Steps, the seconds that they took, and the ids that they trained on (0: not reported)."""
-
-    steps: int
-    seconds: float
-    tokens: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial(Run):
-    """A run that observers hear nothing of, and that ends when enough is measured."""
-
-    seconds: float
-    begun: float = field(default_factory=time.perf_counter)
-    reports: list[_Report] = field(default_factory=list)
-
-    def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take the time."""
-        now = time.perf_counter()
-        self.reports.append(_Report(now, step, dict(metrics)))
-        warm = self.reports[min(_WARM, len(self.reports)) - 1]
-        measured, elapsed = step - warm.step, now - warm.time
-        if (measured >= _STEPS and elapsed >= self.seconds) or elapsed >= _PATIENCE * self.seconds:
-            raise _Enough
-
-    def tell(self, hook: str, **arguments: Any) -> None:
-        """Tell nobody."""
-
-    def pace(self) -> _Pace:
-        """Return how fast the steps were, those with a validation before or after them left out.
-
-        Raises:
-            FstError: the trainer reported nothing.
-        """
-        if not self.reports:
-            raise FstError("the trainer reported no step that could be measured")
-        steps, seconds, tokens = 0, 0.0, 0.0
-        for one, next_one in pairwise(self.reports[_WARM - 1 :]):
-            if next_one.step > one.step and not (one.is_validation or next_one.is_validation):
-                took = next_one.time - one.time
-                steps += next_one.step - one.step
-                seconds += took
-                tokens += took * next_one.metrics.get("tokens_per_second", 0.0)
-        if not steps:  # it ended before: what there is has to do
-            last = self.reports[-1]
-            return _Pace(max(last.step, 1), last.time - self.begun, 0.0)
-        return _Pace(steps, seconds, tokens)
+def _epochs(steps: int | None, pace: Pace, dataset: Dataset, whole: Dataset) -> float | None:
+    """Return how often so many steps see the corpus, by the ids that they predict."""
+    if steps is None or not pace.tokens:
+        return None
+    samples = dataset.train
+    targets = samples.tokens - len(samples)  # the first of each sample is predicted by nothing
+    if samples.loss is not None:
+        targets = int(samples.loss.sum(dtype=np.int64) - samples.loss[samples.starts].sum())
+    targets *= len(whole.train) / len(samples)
+    return steps * pace.tokens / pace.steps / max(1.0, targets)
 
 
 def _memory() -> int | None:
@@ -278,6 +290,9 @@ def _memory() -> int | None:
         return int(torch.cuda.max_memory_allocated())
     if sys.platform == "win32":  # it does not say
         return None
+    if sys.platform == "linux":  # where `getrusage` counts the parent too, as it was before `exec`
+        status = Path("/proc/self/status").read_text("utf-8")
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -21,12 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from torch import nn
+
     from fst_core.dataset import Dataset
-    from fst_core.interfaces import Model, Trainer
+    from fst_core.interfaces import Model, Tokenizer, Trainer
     from fst_core.pipeline.pipeline import Pipeline
     from fst_core.pipeline.run import Run
 
-__all__ = ["MODEL", "RUN", "check_lengths", "follow", "plan_train", "train"]
+__all__ = [
+    "MODEL",
+    "RUN",
+    "check_lengths",
+    "follow",
+    "plan_train",
+    "sampling_of",
+    "train",
+    "write_pipeline",
+]
 
 MODEL = "model"
 """The folder of a run that holds the exported model."""
@@ -118,18 +129,38 @@ def follow(pipeline: Pipeline, dataset: Dataset, run: Run) -> None:
     )
 
 
+def sampling_of(
+    pipeline: Pipeline,
+    dataset: Dataset,
+    trained: tuple[Model, nn.Module, Tokenizer],
+    run: Run,
+    tell: Callable[[str], None],
+) -> Sampling:
+    """Return what lets a model, its module and its tokenizer write while they train on a dataset."""
+    chat = None
+    if dataset.chat_template is not None:
+        chat = ChatTemplate.to_learn(dataset.directory / TOKENIZER, trained[2])
+    return Sampling(pipeline, trained, run, tell, chat)
+
+
 def _begin(pipeline: Pipeline, plan: Plan) -> None:
     """Make the run's directory, with what it is made from."""
-    import tomli_w
-
     if plan.directory.exists():
         raise UserError(f"{plan.directory}: another run has just begun there. Run again.")
     with publishing(plan.directory) as staging:
         described = {"schema": 1, "fingerprint": plan.fingerprint, "fields": plan.fields}
         (staging / RUN).write_text(json.dumps(described, indent=1) + "\n", "utf-8", newline="\n")
-        with (staging / "pipeline.toml").open("wb") as file:
-            tomli_w.dump(pipeline.tables, file)
+        write_pipeline(pipeline, staging)
         write_samplers(pipeline, staging)
+
+
+def write_pipeline(pipeline: Pipeline, run: Path) -> None:
+    """Write into a run's directory what the pipeline says; trainers may read it."""
+    import tomli_w
+
+    run.mkdir(exist_ok=True)
+    with (run / "pipeline.toml").open("wb") as file:
+        tomli_w.dump(pipeline.tables, file)
 
 
 def _fit(
@@ -145,10 +176,7 @@ def _fit(
     trainer: Trainer = pipeline.trainer.build()
     torch.manual_seed(run.seed)
     module = model.build(tokenizer)
-    chat = None
-    if dataset.chat_template is not None:
-        chat = ChatTemplate.to_learn(dataset.directory / TOKENIZER, tokenizer)
-    sampling = Sampling(pipeline, (model, module, tokenizer), run, tell, chat)
+    sampling = sampling_of(pipeline, dataset, (model, module, tokenizer), run, tell)
     sampled = SampledRun(run.name, run.directory, run.seed, run, sampling)
     figures = trainer.fit(module, dataset, tokenizer, sampled, sampling)
     with publishing(run.directory / MODEL) as staging:

@@ -11,7 +11,7 @@ from fst_lightning.checkpoints import Checkpoints, load_module
 from fst_lightning.hardware import accelerator
 from fst_lightning.quiet import quiet
 from fst_lightning.signals import Signals
-from fst_lightning.training import Training, planned_steps
+from fst_lightning.training import Training, planned_steps, planned_validations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,6 +108,30 @@ class LightningTrainer(Trainer):
         """
         with quiet():
             return planned_steps(self.settings, dataset, run)
+
+    def planned_validations(self, dataset: Dataset, run: Run, steps: int) -> tuple[int, float]:
+        """Return how many validations `fit` makes in so many steps, and on which share of the samples each.
+
+        Raises:
+            UserError: the settings do not go with the dataset or the device.
+        """
+        with quiet():
+            return planned_validations(self.settings, dataset, run, steps)
+
+    def for_trial(self, every: int) -> LightningTrainer:
+        """Return a trainer that validates, and writes texts and a checkpoint, after each so many steps."""
+        arguments = self.settings.lightning
+        changed: dict[str, Any] = {
+            "val_check_interval": every * arguments.accumulate_grad_batches,
+            "check_val_every_n_epoch": None,
+            "log_every_n_steps": 1,
+            "profiler": None,
+        }
+        if arguments.limit_val_batches != 0:
+            changed["limit_val_batches"] = None
+        lightning = arguments.model_copy(update=changed)
+        settings = {"checkpoint_every": every, "lightning": lightning}
+        return LightningTrainer(self.settings.model_copy(update=settings))
 
     def _identity(self, dataset: Dataset, run: Run) -> dict[str, Any]:
         """Return what a run's result depends on."""

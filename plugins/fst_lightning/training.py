@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fst_lightning.display import Display
     from fst_lightning.settings import LightningSettings
 
-__all__ = ["Training", "planned_steps"]
+__all__ = ["Training", "planned_steps", "planned_validations"]
 
 
 class Training:
@@ -216,17 +216,9 @@ class Training:
             return None
         steps = max(1, math.ceil(self.batches.count / self.batches.accumulate))
         valid_tokens = self.dataset.valid.tokens if self.trainer.limit_val_batches else 0
-        corpus = Corpus(
-            self.dataset.train.tokens / steps, valid_tokens, self._validation_steps(steps)
-        )
+        each = _steps_per_validation(self.trainer, self.batches.count)
+        corpus = Corpus(self.dataset.train.tokens / steps, valid_tokens, each)
         return Budget(self.settings.minutes, corpus, self.checkpoints.directory / "minutes.json")
-
-    def _validation_steps(self, steps: int) -> float:
-        """Return the steps from one validation to the next."""
-        every, epochs = self.trainer.val_check_interval, self.trainer.check_val_every_n_epoch
-        if isinstance(every, int):
-            return max(1.0, every / self.batches.accumulate)
-        return max(1.0, steps * (float(every) if isinstance(every, float) else 1.0) * (epochs or 1))
 
     def _flops(self) -> tuple[float, float] | None:
         device = accelerator(self.settings)
@@ -248,6 +240,27 @@ def planned_steps(settings: LightningSettings, dataset: Dataset, run: Run) -> in
         dataset.train, settings, run.seed, epoch=int, limit=trainer.limit_train_batches
     )
     return _steps(trainer, batches.count)
+
+
+def planned_validations(
+    settings: LightningSettings, dataset: Dataset, run: Run, steps: int
+) -> tuple[int, float]:
+    """Return how many validations so many steps have, the one at the end too, and the share of samples of each.
+
+    Raises:
+        UserError: the settings do not go with the dataset or the device.
+    """
+    trainer = _lightning(settings, dataset, run, None)
+    limit = trainer.limit_val_batches
+    if not limit:
+        return 0, 1.0
+    batches = TrainingBatches(
+        dataset.train, settings, run.seed, epoch=int, limit=trainer.limit_train_batches
+    )
+    number = math.ceil(steps / _steps_per_validation(trainer, batches.count))
+    if isinstance(limit, int):
+        limit = min(1.0, limit / len(ValidationBatches(dataset.valid, settings)))
+    return number, limit
 
 
 _FIRST = torch.zeros(1, dtype=torch.int64).numpy()
@@ -304,6 +317,16 @@ def _steps(trainer: pl.Trainer, batches: int) -> int | None:
     if trainer.max_epochs is not None and trainer.max_epochs != -1:
         limits.append(trainer.max_epochs * steps)
     return min(limits, default=None)
+
+
+def _steps_per_validation(trainer: pl.Trainer, batches: int) -> float:
+    """Return the steps from one validation to the next, where an epoch has so many batches."""
+    every, accumulate = trainer.val_check_interval, trainer.accumulate_grad_batches
+    if isinstance(every, int):
+        return max(1.0, every / accumulate)
+    share = every if isinstance(every, float) else 1.0
+    epoch = max(1, math.ceil(batches / accumulate))
+    return max(1.0, epoch * share * (trainer.check_val_every_n_epoch or 1))
 
 
 def _refused(error: Exception) -> str:

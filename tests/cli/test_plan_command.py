@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from fakes import fst_fixture  # noqa: F401  # a fixture is used by its name
 from fakes.tiny import tiny, write
+from transformers import GPT2LMHeadModel
 
 from fst_core import Trainer
 from fst_core.dataset import Dataset
 from fst_core.errors import FstError
 from fst_core.pipeline.forecast import forecast
 from fst_core.pipeline.pipeline import load_pipeline
+from fst_core.pipeline.runs import PastRun
 from fst_core.pipeline.stages import run_stages
 
 # Long documents, beside which what stands between them does not count.
@@ -45,7 +52,8 @@ CLOCK = Clock()
 
 @pytest.fixture
 def clock(monkeypatch):
-    monkeypatch.setattr("fst_core.pipeline.forecast.time", CLOCK)
+    for module in ("forecast", "trial"):
+        monkeypatch.setattr(f"fst_core.pipeline.{module}.time", CLOCK)
 
 
 class Steady(Trainer):
@@ -67,6 +75,33 @@ class Steady(Trainer):
 
     def planned_steps(self, dataset, run):
         return 2 * -(-len(dataset.train) // 8)
+
+
+class Validating(Steady):
+    """Validates after each 50 steps, which takes 200 ms for 4,000 ids, and 40 ms more for texts."""
+
+    every = 50
+
+    def fit(self, module, dataset, tokenizer, run, sample):
+        for step in range(1, 1000):
+            CLOCK.now += 0.02
+            run.metrics(step, {"loss": 1.0})
+            if step % self.every == 0:
+                CLOCK.now += 0.2 * dataset.valid.tokens / 4000
+                run.metrics(step, {"valid_loss": 1.0})
+                CLOCK.now += 0.04
+        return {}
+
+    def planned_steps(self, dataset, run):
+        return 200
+
+    def planned_validations(self, dataset, run, steps):
+        return steps // self.every, 0.5
+
+    def for_trial(self, every):
+        trial = Validating()
+        trial.every = every
+        return trial
 
 
 class Silent(Steady):
@@ -108,11 +143,26 @@ def test_the_time_of_all_steps_follows_from_a_few(folder, clock):
     assert not found.estimated
     assert found.steps == 2 * -(-len(dataset.train) // 8)
     assert found.seconds_per_step == pytest.approx(Steady.seconds)
-    assert found.seconds == pytest.approx(found.steps * Steady.seconds)
+    assert found.seconds_to_start == pytest.approx(0.08)
+    assert found.seconds == pytest.approx(0.08 + found.steps * Steady.seconds)
     assert found.tokens_per_second == pytest.approx(256 / Steady.seconds)
     assert 8 <= found.measured_steps < 60
-    assert found.epochs == pytest.approx(found.seconds * found.tokens_per_second / found.tokens)
+    targets = found.tokens - len(dataset.train)  # nothing predicts the first id of a sample
+    assert found.epochs == pytest.approx(found.steps * 256 / targets)
     assert found.memory > 10**7
+
+
+def test_validations_are_counted_each_on_its_share_of_all_samples(folder, clock):
+    pipeline = load_pipeline(folder / "pipeline.toml", ["dataset.valid_share=0.2"])
+    run_stages(pipeline, "prepare", told)
+    trainer = Built(pipeline.trainer.offer, Validating())
+    found = forecast(replace(pipeline, trainer=trainer), told, seconds=0.5)
+    valid = Dataset.open(folder / "data/datasets/tiny/1").valid.tokens
+    assert valid > 20_000  # of which a part is validated on
+    assert found.validations == 4
+    assert found.seconds_per_validation == pytest.approx(0.5 * 0.2 * valid / 4000 + 0.04, rel=0.01)
+    assert found.seconds_per_step == pytest.approx(0.02)
+    assert found.seconds == pytest.approx(4 + 4 * found.seconds_per_validation)
 
 
 class Timed(Steady):
@@ -127,8 +177,20 @@ def test_minutes_are_as_many_steps_as_fit(clock):
     assert forecast(pipeline, told, seconds=0.1).steps is None
     pipeline.trainer.settings = SimpleNamespace(minutes=3)
     found = forecast(pipeline, told, seconds=0.1)
-    assert found.seconds == pytest.approx(180, rel=0.01)
     assert found.steps == 9000
+    assert found.seconds == pytest.approx(180, rel=0.01)
+
+
+def test_minutes_have_time_for_validations(folder, clock):
+    class Limited(Validating):
+        def planned_steps(self, dataset, run):
+            return None
+
+    pipeline = load_pipeline(folder / "pipeline.toml", ["dataset.valid_share=0.2"])
+    trainer = Built(pipeline.trainer.offer, Limited(), SimpleNamespace(minutes=3))
+    found = forecast(replace(pipeline, trainer=trainer), told, seconds=0.1)
+    assert found.steps < 7000
+    assert found.seconds == pytest.approx(180, rel=0.01)
 
 
 def test_nothing_is_left_behind(folder, clock):
@@ -162,6 +224,88 @@ def test_parameters_are_those_of_the_model(folder, clock):
 def test_a_trainer_that_reports_nothing_cannot_be_measured():
     with pytest.raises(FstError, match="reported no step"):
         forecast(pipeline_of(Silent()), told, seconds=0.1)
+
+
+# a clock that goes on by what is computed: the machine's own is not steady enough to compare by
+
+CORPUS = "\n[END_OF_DOCUMENT]\n".join("roses are red " * (1 + n * n % 12) for n in range(400))
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Let a forward pass take a microsecond an id, one that is learned from three, and each a while."""
+    forward = GPT2LMHeadModel.forward
+
+    @wraps(forward)
+    def timed(module, *arguments, input_ids, **others):
+        CLOCK.now += 1e-4 + input_ids.numel() * (3e-6 if torch.is_grad_enabled() else 1e-6)
+        return forward(module, *arguments, input_ids=input_ids, **others)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", timed)
+    monkeypatch.setattr("time.perf_counter", CLOCK.perf_counter)
+
+
+@pytest.mark.usefixtures("one_thread", "computed")
+@pytest.mark.parametrize(
+    ("settings", "validations"),
+    [
+        (["trainer.lightning.max_steps=130", "trainer.lightning.val_check_interval=13"], 10),
+        (["trainer.lightning.max_epochs=2", "trainer.lightning.max_steps=-1"], 2),
+        (["trainer.lightning.max_steps=60", "trainer.lightning.accumulate_grad_batches=3"], None),
+        (["trainer.lightning.max_steps=90", "trainer.lightning.limit_val_batches=2"], None),
+        (["trainer.lightning.max_steps=90", "trainer.lightning.limit_val_batches=0"], 0),
+        (["trainer.lightning.max_steps=90", "trainer.lightning.log_every_n_steps=50"], None),
+    ],
+    ids=str,
+)
+def test_a_training_takes_what_was_planned(settings, validations, folder):
+    """Steps, validations and texts together, on ragged documents, within a fifth."""
+    write(folder, tiny("dataset.valid_share=0.2", "trainer.precision=fp32", *settings), CORPUS)
+    pipeline = load_pipeline(folder / "pipeline.toml")
+    run_stages(pipeline, "prepare", told)
+    found = forecast(pipeline, told, seconds=0.02)
+    begun = CLOCK.now
+    run_stages(pipeline, "train", told)
+    run = PastRun(folder / "runs/tiny/1")
+    assert found.seconds == pytest.approx(CLOCK.now - begun, rel=0.2)
+    assert found.steps == run.figures["steps"]
+    counted = sum("valid_loss" in metrics for metrics in run.metrics.values())
+    assert found.validations == counted
+    if validations is not None:
+        assert counted == validations
+    samples = Dataset.open(folder / "data/datasets/tiny/1").train
+    assert found.epochs == pytest.approx(
+        run.figures["tokens"] / (samples.tokens - len(samples)), rel=0.1
+    )
+
+
+SHOW = """
+from pathlib import Path
+from fst_core.cli import main
+try:
+    main()
+finally:
+    status = Path("/proc/self/status").read_text()
+    print(1024 * int(status.partition("VmHWM:")[2].split()[0]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_training_needs_the_memory_that_was_planned(folder):
+    """Of a model whose checkpoint takes about as much as the rest: one that was not begun would be missed."""
+    sizes = ["model.n_embd=768", "model.n_layer=4", "model.n_head=8", "dataset.valid_share=0.2"]
+    limits = ["trainer.checkpoint_every=3", "trainer.lightning.max_steps=8", "run.name=wide"]
+    write(folder, tiny(*sizes, *limits), TEXT)
+    variables = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def ran(*arguments):
+        line = [sys.executable, "-c", SHOW, *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, check=True, env=variables)
+        return done.stdout.splitlines()
+
+    said = json.loads("\n".join(ran("plan", "--json", "--seconds", "0.5")[:-1]))
+    assert said["memory"] == pytest.approx(int(ran("train")[-1]), rel=0.2)
 
 
 def test_the_trainer_lightning_is_as_quick_as_planned(fst):
