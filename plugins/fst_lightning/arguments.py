@@ -86,7 +86,7 @@ class TrainerArguments(Settings):
     """Arguments of `pytorch_lightning.Trainer`."""
 
     strategy: str = "auto"
-    """How several devices share the work: `ddp`, by default too."""
+    """How several devices share the work: `ddp`, by default too; with `fsdp2` also the weights."""
     devices: list[int] | str | int = 1
     """How many devices of this machine to use, or which; several share each batch."""
     num_nodes: int = 1

@@ -13,6 +13,7 @@ import torch
 from fst_core.errors import FstError
 from fst_lightning.checkpoints import module_tensors
 from fst_lightning.display import Pace, sampled, validated
+from fst_lightning.division import gathered
 from fst_lightning.optimizer import optimizer_tensors
 from fst_lightning.randomness import Randomness, seed_everything, seed_of
 from fst_lightning.signals import Interrupted
@@ -200,17 +201,20 @@ class Keeper(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """Write a checkpoint of the last completed step, unless there is one."""
         self.due = False
-        if self.record is None or self.state.step in {0, self.checkpoints.last}:
+        if self.state.step in {0, self.checkpoints.last}:
             return
         self._clock.stop()
-        self.record.flush()  # a run that goes on from here does not write it again
         module = self.language.module
-        self.checkpoints.save(
-            self.state,
-            module_tensors(module) | self._buffers,
-            optimizer_tensors(trainer.optimizers[0], module),
-            self.randomness,
-        )
+        tensors = module_tensors(module) | self._buffers
+        state = optimizer_tensors(trainer.optimizers[0], module)
+        if self.language.is_divided:
+            keep = self.record is not None
+            tensors, state = gathered(tensors, keep=keep), gathered(state, keep=keep)
+        if self.record is None:  # the first process writes it
+            self.checkpoints.last = self.state.step
+        else:
+            self.record.flush()  # a run that goes on from here does not write it again
+            self.checkpoints.save(self.state, tensors, state, self.randomness)
         self._clock.start()
 
     def tell_interrupted(self) -> None:
@@ -328,7 +332,10 @@ class Keeper(pl.Callback):
     def _write_samples(self) -> list[str]:
         """Let the model write, and return a line about each text."""
         prompts = self.settings.sample_prompts
-        if self.record is None or not (self.settings.log_text_samples and prompts):
+        if not (self.settings.log_text_samples and prompts):
+            return []
+        self.language.gather()
+        if self.record is None:
             return []
         texts = self.sample(prompts)
         self.record.samples(self.state.step, prompts, texts)

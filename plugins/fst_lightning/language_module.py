@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import nn
 
 from fst_core.errors import FstError, UserError
+from fst_lightning.checkpoints import load_module, module_tensors
+from fst_lightning.division import STRATEGY, Divided, divide, entire, gathered
 from fst_lightning.loss import ChunkedLoss, summed_loss, summed_unlikelihood
 from fst_lightning.memory import is_out_of_memory
 from fst_lightning.optimizer import adamw, load_optimizer
@@ -47,6 +50,8 @@ class LanguageModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.module = module
+        """What is trained: the module that was given, or a copy whose weights are divided."""
+        self._given = [module]  # in a list, so that its parameters are not taken for this one's
         self.settings = settings
         self.schedule = schedule
         self.learning_rate = learning_rate
@@ -83,6 +88,26 @@ class LanguageModule(pl.LightningModule):
         """Whether no other process takes part: then nobody waits if a step is done again."""
         return isinstance(self.trainer.strategy, SingleDeviceStrategy)
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether each process has but a share of the weights."""
+        return self.module is not self._given[0]
+
+    def configure_model(self) -> None:
+        """Divide the weights of a copy among the processes, if that is how they train."""
+        if isinstance(self.trainer.strategy, Divided) and not self.is_divided:
+            assert self.device_mesh is not None
+            self.module = copy.deepcopy(self._given[0])
+            divide(self.module, self.device_mesh["data_parallel"])
+
+    def gather(self) -> None:
+        """Bring the given module of the first process up to date, if a copy is trained; all must ask."""
+        if self.is_divided:
+            leads = self.global_rank == 0
+            tensors = gathered(module_tensors(self.module), keep=leads)
+            if leads:
+                load_module(self._given[0], tensors)
+
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule, both after the step that training goes on from."""
         step, tensors = self.resumed
@@ -101,6 +126,12 @@ class LanguageModule(pl.LightningModule):
             UserError: it cannot, and the settings ask for it.
         """
         wanted = self.settings.chunked_loss
+        if self.is_divided:  # the last layer's weights are whole while the module computes alone
+            if wanted is True:
+                raise UserError(
+                    f'[trainer] chunked_loss: not with strategy = "{STRATEGY}". Leave it out'
+                )
+            return
         if wanted is not False and not self.settings.unlikelihood_alpha:
             self._chunked = ChunkedLoss.of(self.module)
         if wanted is True and self._chunked is None:
@@ -151,7 +182,7 @@ class LanguageModule(pl.LightningModule):
             FstError: the loss or the gradient is not finite, and the step is not to be skipped.
         """
         trained = [p for p in self.module.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        norm = entire(nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
         shares = torch.stack(self._losses).sum()
         if not self.alone:
             shares = self.trainer.strategy.reduce(shares, reduce_op="sum")

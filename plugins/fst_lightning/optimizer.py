@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from fst_lightning.division import shared_like
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -61,4 +63,4 @@ def load_optimizer(
     for path, tensor in tensors.items():
         name, _, key = path.rpartition("/")
         parameter = parameters[name]
-        optimizer.state[parameter][key] = tensor.to(parameter.device)
+        optimizer.state[parameter][key] = shared_like(tensor.to(parameter.device), parameter)

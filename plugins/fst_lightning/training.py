@@ -19,6 +19,7 @@ from fst_lightning.budget import Budget, Corpus
 from fst_lightning.checkpoints import Checkpoints, State, load_module
 from fst_lightning.defaults import learning_rate, longest_warmup, set_dropout
 from fst_lightning.display import Silent, display
+from fst_lightning.division import STRATEGY, Divided
 from fst_lightning.hardware import accelerator, precision
 from fst_lightning.keeper import Keeper
 from fst_lightning.language_module import LanguageModule
@@ -116,7 +117,7 @@ class Training:
             def fix(after: int, total: int) -> None:
                 if schedule.total is None:
                     shown.say(f"{settings.minutes:g} minutes are about {total} steps")
-                    self._set_dropout(total, shown)
+                    self._set_dropout(language.module, total, shown)
                 schedule.expect(total, after)
                 trainer.fit_loop.epoch_loop.max_steps = total
                 shown.expect(total)
@@ -124,7 +125,7 @@ class Training:
             if settings.learning_rate is None:
                 shown.say(f"learning rate {rate:.2g}, by the number of parameters")
             if total is not None:  # of `minutes`, the first number that was found
-                self._set_dropout(found[0][1] if found else total, shown)
+                self._set_dropout(self.module, found[0][1] if found else total, shown)
             keeper = Keeper(
                 self.state,
                 randomness,
@@ -205,9 +206,9 @@ class Training:
             raise UserError("[trainer] gradient_checkpointing: this model cannot. Leave it out")
         enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def _set_dropout(self, total: int, shown: Display) -> None:
+    def _set_dropout(self, module: nn.Module, total: int, shown: Display) -> None:
         epochs = total / max(1, math.ceil(self.batches.count / self.batches.accumulate))
-        chosen = set_dropout(self.module, self.settings, self.run.directory, epochs)
+        chosen = set_dropout(module, self.settings, self.run.directory, epochs)
         if chosen == 0 and self.settings.dropout == "auto":
             shown.say(f"no dropout, as text is seen {epochs:.1f} times at most")
 
@@ -286,6 +287,8 @@ def _lightning(
     arguments = settings.lightning.keywords()
     if settings.minutes is not None:
         arguments |= {"max_epochs": -1, "max_steps": total or -1}
+    if settings.lightning.strategy == STRATEGY:
+        arguments["strategy"] = Divided()
     if not len(dataset.valid):
         arguments["limit_val_batches"] = 0
     try:
@@ -302,10 +305,10 @@ def _lightning(
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise UserError(_refused(error)) from error
-    if type(trainer.strategy) not in {SingleDeviceStrategy, DDPStrategy}:
+    if type(trainer.strategy) not in {SingleDeviceStrategy, DDPStrategy, Divided}:
         raise UserError(
-            f'[trainer.lightning] strategy = "{settings.lightning.strategy}": a checkpoint '
-            'needs the whole weights in each process. Write "ddp"'
+            f'[trainer.lightning] strategy = "{settings.lightning.strategy}": FST cannot write its '
+            f'checkpoints with it. Write "ddp", or "{STRATEGY}", which divides the weights'
         )
     return trainer
 

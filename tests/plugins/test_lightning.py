@@ -1089,7 +1089,10 @@ def test_training_ends_when_its_time_is_over(dataset, tmp_path):
     [
         ({"lightning": {"gradient_clip_algorithm": "no"}}, "[trainer.lightning] `gradient_clip_al"),
         ({"lightning": {"strategy": "no"}}, "[trainer.lightning] "),
-        ({"lightning": {"strategy": "fsdp", "devices": 2}}, "[trainer.lightning] "),
+        (
+            {"lightning": {"strategy": "fsdp", "devices": 2}, "device": "cpu"},
+            "[trainer.lightning] The strategy `fsdp` requires a GPU accelerator",
+        ),
         ({"lightning": {"max_time": "soon"}}, "[trainer.lightning] "),
         (
             {"lightning": {"limit_train_batches": 0.01}},

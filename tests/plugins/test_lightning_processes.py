@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from fakes.tiny import tiny, write
+from safetensors.torch import load_file
 
 from fst_core.artefacts.publish import numbered
 from fst_core.errors import UserError
@@ -32,6 +34,7 @@ TEXT = "\n[END_OF_DOCUMENT]\n".join(
 )
 FST = [str(Path(sys.executable).with_name("fst"))]  # Lightning runs its file again
 TOGETHER = ["-s", "trainer.lightning.devices=2", "-s", "trainer.lightning.strategy=ddp"]
+DIVIDED = ["-s", "trainer.lightning.devices=2", "-s", "trainer.lightning.strategy=fsdp2"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,9 +56,10 @@ def figures(folder, name="tiny"):
     return found
 
 
-def assert_as_one_process(folder, name="tiny"):
-    run_stages(load_pipeline(folder / "pipeline.toml", ["run.name=alone"]), "train", lambda _: None)
-    expected, found = figures(folder, "alone"), figures(folder, name)
+def assert_as_one_process(folder, settings=()):
+    pipeline = load_pipeline(folder / "pipeline.toml", ["run.name=alone", *settings])
+    run_stages(pipeline, "train", lambda _: None)
+    expected, found = figures(folder, "alone"), figures(folder)
     assert set(found) == set(expected) == set(range(1, 81))
     for step, told in expected.items():
         for key in {"loss", "gradient_norm", "learning_rate", "valid_loss", "bits_per_byte"} & set(
@@ -76,17 +80,22 @@ def processes_of(folder):
     return [process for process in found if process != os.getpid()]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
-def test_two_processes_train_as_one_stop_together_and_one_goes_on(folder):
-    """SIGTERM to the first ends both; no process stays; the rest is trained by one process alone."""
-    command = [*FST, "train", *TOGETHER, "-s", "trainer.checkpoint_every=1"]
+def stopped(command):
+    """Train until a first validation, and stop it there."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         while "validation loss" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
         assert process.wait() == 143, rest
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
+@pytest.mark.parametrize("together", [TOGETHER, DIVIDED], ids=["ddp", "fsdp2"])
+def test_two_processes_train_as_one_stop_together_and_one_goes_on(together, folder):
+    """SIGTERM to the first ends both; no process stays; the rest is trained by one process alone."""
+    stopped([*FST, "train", *together, "-s", "trainer.checkpoint_every=1"])
     deadline = time.monotonic() + 30
     while processes_of(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -143,6 +152,35 @@ def test_processes_that_torchrun_starts_prepare_once_and_train_together(folder):
     assert_as_one_process(folder)
 
 
+@pytest.mark.slow
+def test_weights_may_be_divided_later_and_texts_come_from_all_of_them(folder):
+    """One process begins; two, each with a share of the weights, go on as it would have."""
+    prompts = ["-s", "trainer.log_text_samples=true", "-s", "trainer.sample_prompts=['1', '2 ']"]
+    stopped([*FST, "train", *prompts])
+    done = subprocess.run([*FST, "train", *DIVIDED, *prompts], check=False, capture_output=True,
+                          text=True, env=environment(), timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [run.name for run in numbered(folder / "runs/tiny")] == ["1"]
+    assert_as_one_process(folder, prompts[1::2])
+    alone, found = (folder / f"runs/{name}/1" for name in ("alone", "tiny"))
+    texts = [(run / "samples.jsonl").read_text("utf-8") for run in (alone, found)]
+    assert texts[1] == texts[0]
+    weights = [load_file(run / "model/model.safetensors") for run in (alone, found)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_loss_in_chunks_needs_whole_weights(folder):
+    done = subprocess.run([*FST, "train", *DIVIDED, "-s", "trainer.chunked_loss=true"], check=False,
+                          capture_output=True, text=True, env=environment(), timeout=300)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        'chunked_loss: not with strategy = "fsdp2". Leave it out'
+    )
+
+
 # whose turn it is
 
 
@@ -194,10 +232,11 @@ def test_how_many_devices_train_changes_no_run(folder):
         for overrides in (
             [],
             ["trainer.lightning.devices=2", "trainer.lightning.strategy=ddp"],
+            ["trainer.lightning.devices=2", "trainer.lightning.strategy=fsdp2"],
             ["trainer.sample_prompts=['a']", "trainer.checkpoint_every=7"],
             ["trainer.batch_size=8"],
         )
     ]
     first, *same, other = [plan.fingerprint for plan in plans]
-    assert same == [first, first]
+    assert same == [first, first, first]
     assert other != first
