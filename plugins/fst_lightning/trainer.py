@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fst_core import Trainer
 from fst_core.pipeline.override import is_overridden
+from fst_lightning.caches import limit_caches
 from fst_lightning.checkpoints import Checkpoints, load_module
 from fst_lightning.hardware import accelerator
 from fst_lightning.quiet import quiet
@@ -80,6 +81,7 @@ class LightningTrainer(Trainer):
             FstError: the loss is not finite, memory is too short, or a checkpoint cannot be written.
             KeyboardInterrupt, SystemExit: a signal came; a checkpoint of the last step is written.
         """
+        limit_caches()
         checkpoints = Checkpoints(
             run.directory / "checkpoints",
             self.settings.checkpoints_kept,
