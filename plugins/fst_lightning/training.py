@@ -258,7 +258,7 @@ def planned_validations(
     batches = TrainingBatches(
         dataset.train, settings, run.seed, epoch=int, limit=trainer.limit_train_batches
     )
-    number = math.ceil(steps / _steps_per_validation(trainer, batches.count))
+    number = _validations(trainer, batches.count, steps)
     if isinstance(limit, int):
         limit = min(1.0, limit / len(ValidationBatches(dataset.valid, settings)))
     return number, limit
@@ -330,6 +330,25 @@ def _steps_per_validation(trainer: pl.Trainer, batches: int) -> float:
     share = every if isinstance(every, float) else 1.0
     epoch = max(1, math.ceil(batches / accumulate))
     return max(1.0, epoch * share * (trainer.check_val_every_n_epoch or 1))
+
+
+def _validations(trainer: pl.Trainer, batches: int, steps: int) -> int:
+    """Return how many validations there are in so many steps, where an epoch has so many batches."""
+    every, accumulate = trainer.val_check_interval, trainer.accumulate_grad_batches
+    if not isinstance(every, int):
+        every = max(1, int(batches * every)) if isinstance(every, float) else batches
+    epochs, rest = divmod(steps, math.ceil(batches / accumulate))
+    begun = min(rest * accumulate, batches)  # batches of an epoch that is not done
+    if trainer.check_val_every_n_epoch is None:
+        number, since = divmod(epochs * batches + begun, every)
+        return number + bool(since)  # the one at the end
+    of = trainer.check_val_every_n_epoch
+    number, last = epochs // of * (batches // every), batches
+    is_validated = epochs % of == 0  # the epoch that is the last
+    if begun:
+        is_validated, last = (epochs + 1) % of == 0, begun
+        number += is_validated * (begun // every)
+    return number + (not is_validated or last % every > 0)
 
 
 def _refused(error: Exception) -> str:

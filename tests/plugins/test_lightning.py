@@ -1075,6 +1075,59 @@ def test_the_number_of_steps_is_known_before(dataset, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "changed", "planned"),
+    [
+        ({}, {}, None),
+        ({"val_check_interval": 4}, {}, None),
+        ({"val_check_interval": 0.25}, {}, None),
+        ({"check_val_every_n_epoch": 2, "max_epochs": 3}, {}, None),
+        ({"check_val_every_n_epoch": 2, "max_epochs": 4, "val_check_interval": 0.4}, {}, None),
+        ({"check_val_every_n_epoch": 2, "max_steps": 25, "val_check_interval": 0.4}, {}, None),
+        ({"check_val_every_n_epoch": 2, "max_steps": 30, "max_epochs": 9}, {}, None),
+        ({"val_check_interval": 0.4, "accumulate_grad_batches": 3, "max_steps": 11}, {}, None),
+        ({"val_check_interval": 17}, {}, None),
+        ({"limit_val_batches": 1}, {"batch_size": 3}, (2, 1 / 3)),
+        ({"limit_val_batches": 0.5}, {"batch_size": 3}, (2, 0.5)),
+        ({"limit_val_batches": 0}, {}, (0, 1)),
+    ],
+    ids=str,
+)
+def test_the_number_of_validations_is_known_before(arguments, changed, planned, dataset, tmp_path):
+    run = Watched(tmp_path)
+    arguments = {"max_epochs": 2, **arguments}
+    trainer = build(lightning=arguments, **changed)
+    steps = trainer.planned_steps(dataset, run)
+    number, share = trainer.planned_validations(dataset, run, steps)
+    if planned is not None:
+        assert (number, share) == pytest.approx(planned)
+    fit(run, dataset, lightning=arguments, **changed)
+    assert number == len(losses(run, "valid_loss"))
+
+
+def test_a_trial_validates_and_writes_when_it_should_and_else_trains_alike(dataset, tmp_path):
+    run, trial = Watched(tmp_path / "run"), Watched(tmp_path / "trial", fail=dying(4))
+    fit(run, dataset)
+    torch.manual_seed(SEED)
+    trial.directory.mkdir()
+    with pytest.raises(Killed):
+        build().for_trial(2).fit(
+            Toy(), dataset, ToyTokenizer(), trial, lambda prompts: ["" for _ in prompts]
+        )
+    expected = losses(run)
+    assert losses(trial) == {step: expected[step] for step in (1, 2, 3, 4)}
+    assert list(losses(trial, "valid_loss")) == [2]
+    assert steps_kept(trial) == ["step-000002"]
+    never = Watched(tmp_path / "never", fail=dying(STEPS))
+    never.directory.mkdir()
+    with pytest.raises(Killed):
+        build().for_trial(10**9).fit(
+            Toy(), dataset, ToyTokenizer(), never, lambda prompts: ["" for _ in prompts]
+        )
+    assert list(losses(never, "valid_loss")) == []
+    assert steps_kept(never) == []
+
+
 def test_training_ends_when_its_time_is_over(dataset, tmp_path):
     run = Watched(tmp_path)
     arguments = {"max_time": {"seconds": 1}, "max_epochs": 10_000}
@@ -1121,6 +1174,19 @@ def test_a_device_that_is_not_here_is_one_line(device, dataset, tmp_path):
         UserError, match=re.escape(f'[trainer] device = "{device}": torch finds none')
     ):
         fit(Watched(tmp_path), dataset, device=device)
+
+
+@pytest.mark.parametrize("said", [None, "7"])
+def test_few_compiled_products_are_kept_unless_somebody_wants_more(
+    said, dataset, tmp_path, monkeypatch
+):
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+        if said is not None:
+            monkeypatch.setenv(name, said)
+    fit(Watched(tmp_path), dataset, lightning={"max_steps": 1})
+    assert {os.environ[name] for name in names} == {said or "128"}
 
 
 # settings
