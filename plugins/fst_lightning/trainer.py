@@ -121,9 +121,16 @@ class LightningTrainer(Trainer):
             return planned_validations(self.settings, dataset, run, steps)
 
     def for_trial(self, every: int) -> LightningTrainer:
-        """Return a trainer that validates, and writes texts and a checkpoint, after each so many steps."""
+        """Return a trainer that validates, and writes texts and a checkpoint, after each so many steps.
+
+        It trains in this process alone, on one device.
+        """
         arguments = self.settings.lightning
+        devices = arguments.devices
         changed: dict[str, Any] = {
+            "devices": devices[:1] if isinstance(devices, list) else 1,
+            "num_nodes": 1,
+            "strategy": "auto",
             "val_check_interval": every * arguments.accumulate_grad_batches,
             "check_val_every_n_epoch": None,
             "log_every_n_steps": 1,

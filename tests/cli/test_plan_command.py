@@ -323,6 +323,13 @@ def test_the_trainer_lightning_is_as_quick_as_planned(fst):
     assert speed / 3 < said["tokens_per_second"] < speed * 3
 
 
+def test_several_devices_are_planned_by_one(fst):
+    together = ["-s", "trainer.lightning.devices=2", "-s", "trainer.lightning.strategy=ddp"]
+    done = fst("plan", "--seconds", "0.2", "-s", "trainer.device=cpu", *together)
+    assert done.status == 0
+    assert "30 steps" in done.out
+
+
 def test_it_reads_as_a_table(fst):
     done = fst("plan", "--seconds", "0.2")
     assert done.status == 0
