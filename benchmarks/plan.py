@@ -96,17 +96,14 @@ ROWS = {
 def main(only: tuple[str, ...], seconds: float, threads: int) -> None:
     """Plan, train, and print a table."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    lines = []
-    for name in only:
-        with tempfile.TemporaryDirectory() as folder:
-            lines.append(row(name, ROWS[name], Path(folder), seconds))
     click.echo(
-        "\n| pipeline | steps | seconds: planned, real | | MB: planned, real | | "
+        "| pipeline | steps | seconds: planned, real | | MB: planned, real | | "
         "epochs: planned, real | | parameters: planned, real | |\n"
         "|---|---|---|---|---|---|---|---|---|---|"
     )
-    for line in lines:
-        click.echo(line)
+    for name in only:
+        with tempfile.TemporaryDirectory() as folder:
+            click.echo(row(name, ROWS[name], Path(folder), seconds))
 
 
 def row(name: str, asked: Row, folder: Path, seconds: float) -> str:

@@ -275,9 +275,11 @@ def _epochs(steps: int | None, pace: Pace, dataset: Dataset, whole: Dataset) -> 
     if steps is None or not pace.tokens:
         return None
     samples = dataset.train
-    targets = samples.tokens - len(samples)  # the first of each sample is predicted by nothing
+    targets = float(
+        samples.tokens - len(samples)
+    )  # the first of each sample is predicted by nothing
     if samples.loss is not None:
-        targets = int(samples.loss.sum(dtype=np.int64) - samples.loss[samples.starts].sum())
+        targets = float(samples.loss.sum(dtype=np.int64) - samples.loss[samples.starts].sum())
     targets *= len(whole.train) / len(samples)
     return steps * pace.tokens / pace.steps / max(1.0, targets)
 
@@ -290,9 +292,11 @@ def _memory() -> int | None:
         return int(torch.cuda.max_memory_allocated())
     if sys.platform == "win32":  # it does not say
         return None
-    if sys.platform == "linux":  # where `getrusage` counts the parent too, as it was before `exec`
-        status = Path("/proc/self/status").read_text("utf-8")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    status = Path("/proc/self/status")
+    if (
+        status.is_file()
+    ):  # of Linux, whose `getrusage` counts the parent too, as it was before `exec`
+        return 1024 * int(status.read_text("utf-8").partition("VmHWM:")[2].split()[0])
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
