@@ -10,12 +10,14 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from fst_core.errors import UserError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["STRATEGY", "Divided", "divide", "entire", "gathered", "shared_like"]
+__all__ = ["STRATEGY", "Divided", "check_divisible", "divide", "entire", "gathered", "shared_like"]
 
 STRATEGY = "fsdp2"
 """What a pipeline writes for it."""
@@ -44,6 +46,19 @@ def divide(module: nn.Module, mesh: DeviceMesh) -> None:
         for layer in layers:
             fully_shard(layer, mesh=mesh)
     fully_shard(module, mesh=mesh)
+
+
+def check_divisible(module: nn.Module) -> None:
+    """Check that nothing of a module hangs on its parameters, since divided ones are others.
+
+    Raises:
+        UserError: some rows of a parameter train alone.
+    """
+    if any(getattr(parameter, "no_weight_decay", False) for parameter in module.parameters()):
+        raise UserError(
+            f'[trainer.lightning] strategy = "{STRATEGY}": this model trains some rows of its '
+            'embeddings alone, which have to be whole. Write "ddp"'
+        )
 
 
 def entire(tensor: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from fst_lightning.budget import Budget, Corpus
 from fst_lightning.checkpoints import Checkpoints, State, load_module
 from fst_lightning.defaults import learning_rate, longest_warmup, set_dropout
 from fst_lightning.display import Silent, display
-from fst_lightning.division import STRATEGY, Divided
+from fst_lightning.division import STRATEGY, Divided, check_divisible
 from fst_lightning.hardware import accelerator, precision
 from fst_lightning.keeper import Keeper
 from fst_lightning.language_module import LanguageModule
@@ -67,6 +67,8 @@ class Training:
         self.checkpoint = checkpoints.latest()
         self.state = self.checkpoint.state if self.checkpoint else State()
         self.trainer = _lightning(settings, dataset, run, self.state.total)
+        if isinstance(self.trainer.strategy, Divided):
+            check_divisible(module)
         self.batches = TrainingBatches(
             dataset.train,
             settings,

@@ -295,7 +295,7 @@ finally:
 def test_a_training_needs_the_memory_that_was_planned(folder):
     """Of a model whose checkpoint takes about as much as the rest: one that was not begun would be missed."""
     sizes = ["model.n_embd=768", "model.n_layer=4", "model.n_head=8", "dataset.valid_share=0.2"]
-    limits = ["trainer.checkpoint_every=3", "trainer.lightning.max_steps=8", "run.name=wide"]
+    limits = ["trainer.checkpoint_every=3", "trainer.lightning.max_steps=16", "run.name=wide"]
     write(folder, tiny(*sizes, *limits), TEXT)
     variables = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -304,7 +304,7 @@ def test_a_training_needs_the_memory_that_was_planned(folder):
         done = subprocess.run(line, capture_output=True, text=True, check=True, env=variables)
         return done.stdout.splitlines()
 
-    said = json.loads("\n".join(ran("plan", "--json", "--seconds", "0.5")[:-1]))
+    said = json.loads("\n".join(ran("plan", "--json", "--seconds", "0.1")[:-1]))
     assert said["memory"] == pytest.approx(int(ran("train")[-1]), rel=0.2)
 
 

@@ -1165,6 +1165,13 @@ def test_what_lightning_refuses_is_one_line(changed, message, dataset, tmp_path)
     assert "\n" not in str(refused.value)
 
 
+def test_weights_of_which_some_rows_train_alone_are_not_divided(dataset, tmp_path):
+    module = new_module()
+    module.mix.weight.no_weight_decay = True
+    with pytest.raises(UserError, match='strategy = "fsdp2": this model trains some rows'):
+        fit(Watched(tmp_path), dataset, module, lightning={"strategy": "fsdp2", "max_steps": 1})
+
+
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_a_device_that_is_not_here_is_one_line(device, dataset, tmp_path):
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
