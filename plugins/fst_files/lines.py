@@ -22,7 +22,6 @@ _WIDE_SPACES: Final = [
     "\u2028\u2029\u202f\u205f\u3000"
 ]
 """All that `str.strip` removes beyond ASCII."""
-_WIDE_LEADS: Final = sorted({space[:1] for space in _WIDE_SPACES})
 _WIDE_NUMBERS: Final = np.array([int.from_bytes(space) for space in _WIDE_SPACES])
 _NEWLINE, _SPACE = b"\n "
 _ASCII: Final = 128
@@ -36,29 +35,29 @@ _FIRST: Final = 4096
 
 
 def whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    r"""Yield a text, many whole lines at a time, each ended by \n, the last one too."""
-    begun: list[bytes] = []  # the pieces of a line whose end has not come yet
+    r"""Yield a text, many whole lines at a time, between two line ends: \n, lines, the last with its \n."""
+    begun = [b"\n"]  # the pieces of a line whose end has not come yet
     for text in pieces:
         end = text.rfind(b"\n") + 1
         if end:
-            yield b"".join([*begun, text[:end]])
-            begun = []
+            yield b"".join([*begun, memoryview(text)[:end]])
+            begun = [b"\n"]
         begun.append(text[end:])
-    if last := b"".join(begun):
-        yield last + b"\n"
+    if any(begun[1:]):
+        yield b"".join([*begun, b"\n"])
 
 
-def line_ends(lines: bytes | NDArray[np.uint8]) -> NDArray[np.bool_]:
+def line_ends(lines: bytes) -> NDArray[np.bool_]:
     r"""Return of each byte whether it is \n."""
     ends: NDArray[np.bool_] = np.frombuffer(lines, np.uint8) == _NEWLINE
     return ends
 
 
-def stripped(lines: bytes) -> bytes:
-    r"""Remove the white space at both ends of every line; each ends with \n.
+def stripped(lines: bytes) -> tuple[bytes, NDArray[np.bool_]]:
+    r"""Remove the white space at both ends of every line, and find their ends as `line_ends` does.
 
-    What `str.strip` does line by line is done to all lines at once where only ASCII is removed, and
-    from few of them.
+    The lines stand between two line ends. What `str.strip` does line by line is done to all lines at
+    once where only ASCII is removed, and from few of them.
     """
     first = lines[:_FIRST]
     if (
@@ -66,44 +65,34 @@ def stripped(lines: bytes) -> bytes:
         and (kept := _stripped_at_once(lines)) is not None
     ):
         return kept
-    return "\n".join(map(str.strip, lines.decode().split("\n"))).encode()
+    lines = "\n".join(map(str.strip, lines.decode().split("\n"))).encode()
+    return lines, line_ends(lines)
 
 
-def _stripped_at_once(lines: bytes) -> bytes | None:
+def _stripped_at_once(lines: bytes) -> tuple[bytes, NDArray[np.bool_]] | None:
     """Return what `stripped` does; None where it is quicker line by line."""
-    characters, ends, at_end, larger = _in_pairs(lines)
-    margins = np.count_nonzero(at_end & (larger <= _SPACE))
-    if margins:
+    characters, ends = np.frombuffer(lines, np.uint8), line_ends(lines)
+    # Of each two bytes of which one alone ends a line, the other is the larger, unless it is white
+    # space: then the larger is a space at most. In one step with bytes beyond ASCII: those wrap around.
+    larger = np.maximum(characters[1:], characters[:-1])
+    larger -= _SPACE + 1
+    special = larger >= _ASCII - (_SPACE + 1)
+    special &= ends[1:] != ends[:-1]
+    if not special.any():  # far quicker than finding that there are no places
+        return lines, ends
+    pairs = np.flatnonzero(special)
+    places = pairs + ends[pairs]
+    if margins := np.count_nonzero(_IS_SPACE[characters[places]]):
         if margins * _FEW > np.count_nonzero(ends):
             return None
         kept = _without_margins(characters, np.flatnonzero(ends))
-        if kept is None:
-            return None
-        lines = kept
-    may_be_wide = not lines.isascii() and any(lead in lines for lead in _WIDE_LEADS)
-    return None if may_be_wide and _has_wide_margins(lines) else lines
-
-
-def _in_pairs(
-    lines: bytes,
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.uint8]]:
-    r"""Look at lines byte by byte, and at each two bytes that follow one another.
-
-    Returns:
-        characters, ends: (n + 1,) the bytes behind a \n, and which of them are \n; at_end, larger: (n,)
-        of which two one alone is \n, and the larger of the two, which then is the other unless that is
-        white space.
-    """
-    characters = np.frombuffer(b"\n" + lines, np.uint8)
-    ends = line_ends(characters)
-    larger = np.maximum(characters[1:], characters[:-1])
-    return characters, ends, ends[1:] != ends[:-1], larger
+        return None if kept is None else _stripped_at_once(kept)
+    return None if _are_wide_spaces(characters, ends, places) else (lines, ends)
 
 
 def _without_margins(characters: NDArray[np.uint8], ends: NDArray[np.intp]) -> bytes | None:
     """Return lines without white space of ASCII next to their ends; None where there is much of it."""
     keep = np.ones(len(characters), np.bool_)
-    keep[0] = False
     for begin, step in ((ends[:-1], 1), (ends[1:], -1)):
         places = begin
         for _ in range(_WIDEST):
@@ -117,14 +106,12 @@ def _without_margins(characters: NDArray[np.uint8], ends: NDArray[np.intp]) -> b
     return characters[keep].tobytes()
 
 
-def _has_wide_margins(lines: bytes) -> bool:
-    """Return whether a line begins or ends with white space that is not ASCII."""
-    characters, ends, at_end, larger = _in_pairs(lines)
-    near = at_end & (larger >= _ASCII)
-    if not near.any():  # far quicker than finding that there are no places
-        return False
-    places = np.flatnonzero(near)
-    first, last = places[ends[places]] + 1, places[~ends[places]]
+def _are_wide_spaces(
+    characters: NDArray[np.uint8], ends: NDArray[np.bool_], places: NDArray[np.intp]
+) -> bool:
+    """Return whether wider white space than ASCII's begins or ends at one of some places next to line ends."""
+    places = places[characters[places] >= _ASCII]
+    first, last = places[ends[places - 1]], places[ends[places + 1]]
 
     def numbers(places: NDArray[np.intp], count: int) -> NDArray[np.int64]:
         """Return as many bytes from places on as a number each."""
@@ -133,8 +120,8 @@ def _has_wide_margins(lines: bytes) -> bool:
             found = found << 8 | characters[places + step]
         return found
 
-    margins = (numbers(first, 2), numbers(first, 3), numbers(last - 1, 2), numbers(last - 2, 3))
-    return bool((np.concatenate(margins)[:, None] == _WIDE_NUMBERS).any())
+    near = (numbers(first, 2), numbers(first, 3), numbers(last - 1, 2), numbers(last - 2, 3))
+    return bool((np.concatenate(near)[:, None] == _WIDE_NUMBERS).any())
 
 
 def blocks(pieces: Iterable[bytes]) -> Iterator[list[bytes]]:

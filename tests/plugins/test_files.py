@@ -14,6 +14,7 @@ import tracemalloc
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 import zstandard
@@ -1041,5 +1042,7 @@ def test_lines_at_once_are_stripped_as_one_by_one():
             + "\n"
             for _ in range(rng.randint(1, 12))
         )
-        expected = "\n".join(line.strip() for line in lines.split("\n"))
-        assert stripped(lines.encode()) == expected.encode()
+        expected = "\n".join(line.strip() for line in f"\n{lines}".split("\n"))
+        found, ends = stripped(f"\n{lines}".encode())
+        assert found == expected.encode()
+        assert bytes(found[i] for i in np.flatnonzero(ends)) == b"\n" * expected.count("\n")
