@@ -77,7 +77,11 @@ class Reader(ABC):
         """
 
     def size(self, split: Split) -> int | None:  # noqa: ARG002  # for those that know
-        """Return about how many bytes a split's files have, for progress and disk space; None: unknown."""
+        """Return about how many bytes a split's files have, for progress and disk space; None: unknown.
+
+        Raises:
+            DocumentError: a file is missing.
+        """
         return None
 
     def report(self) -> ReadReport:

@@ -36,19 +36,18 @@ def plan_evaluate(pipeline: Pipeline, trained: Plan) -> Plan:
     for part in pipeline.evaluators:
         fingerprint.add_part(part.place.strip("[]"), part)
     target = trained.directory / EVALUATION
-    digest, fields = fingerprint.digest, fingerprint.fields
     if trained.action != "reuse":
-        return Plan("evaluate", "make", target, digest, fields, ("the model has to be made first",))
+        return Plan("evaluate", "make", target, fingerprint, ("the model has to be made first",))
     try:
         earlier = json.loads(target.read_bytes())
-        same, before = earlier["fingerprint"] == digest, dict(earlier["fields"])
+        same, before = earlier["fingerprint"] == fingerprint.digest, dict(earlier["fields"])
         dict(earlier["figures"])
     except (OSError, ValueError, KeyError, TypeError):
-        return Plan("evaluate", "make", target, digest, fields, ("nothing has been measured yet",))
+        return Plan("evaluate", "make", target, fingerprint, ("nothing has been measured yet",))
     if same:
-        return Plan("evaluate", "reuse", target, digest, fields)
+        return Plan("evaluate", "reuse", target, fingerprint)
     changed = fingerprint.differences(before)
-    return Plan("evaluate", "make", target, digest, fields, tuple(f"changed: {c}" for c in changed))
+    return Plan("evaluate", "make", target, fingerprint, tuple(f"changed: {c}" for c in changed))
 
 
 def evaluate(

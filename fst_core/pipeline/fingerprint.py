@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from fst_core.artefacts.digests import digest_fields
@@ -21,11 +22,30 @@ class Fingerprint:
     """
 
     def __init__(self, **fields: Any) -> None:
-        self.fields: dict[str, Any] = dict(fields)
+        self._fields: dict[str, Any] = dict(fields)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields by name, once `settle` has found all of them."""
+        self.settle()
+        return self._fields
+
+    def settle(self) -> None:
+        """Wait for values that are still to be found.
+
+        Raises:
+            UserError: one of them cannot be found.
+        """
+        for name, value in self._fields.items():
+            if isinstance(value, Future):
+                self._fields[name] = value.result()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_fields": self.fields}  # another process cannot wait for what this one finds
 
     def add(self, name: str, value: Any) -> None:
-        """Add one field."""
-        self.fields[name] = value
+        """Add one field; its value may be a `Future`."""
+        self._fields[name] = value
 
     def add_part(self, name: str, part: Part) -> None:
         """Add a component's address, its format and every filled setting."""

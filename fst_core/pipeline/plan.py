@@ -28,12 +28,20 @@ class Plan:
     action: Action
     directory: Path
     """Where the result is, or will be."""
-    fingerprint: str
-    """The digest of everything that the result depends on."""
-    fields: Mapping[str, Any]
-    """The same, field by field."""
+    depends: Fingerprint
+    """Everything that the result depends on."""
     reasons: tuple[str, ...] = ()
     """Why it has to be made: a line each."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of everything that the result depends on."""
+        return self.depends.digest
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The same, field by field."""
+        return self.depends.fields
 
     def __str__(self) -> str:
         """Return the plan in words, as `fst run --explain` prints it."""
@@ -58,15 +66,14 @@ def number(
         described: returns the `fingerprint` and `fields` of an earlier result.
         state: tells whether an equal earlier result is whole.
     """
-    digest = fingerprint.digest
     found = numbered(parent)
     reasons: list[str] = []
     compared = False
     for directory in reversed(found):
         try:
             earlier = described(directory)
-            if earlier["fingerprint"] == digest:
-                return Plan(stage, state(directory), directory, digest, fingerprint.fields)
+            if earlier["fingerprint"] == fingerprint.digest:
+                return Plan(stage, state(directory), directory, fingerprint)
         except ArtefactError as error:
             reasons.append(f"not used: {error}")
             continue
@@ -79,7 +86,6 @@ def number(
         stage,
         "make",
         parent / str(following),
-        digest,
-        fingerprint.fields,
+        fingerprint,
         tuple(reasons) or ("nothing has been made yet",),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fst_core.artefacts.manifest import read_manifest
@@ -13,6 +13,7 @@ from fst_core.dataset import Dataset
 from fst_core.errors import ArtefactError, DocumentError, UserError
 from fst_core.pipeline.fingerprint import Fingerprint
 from fst_core.pipeline.plan import Plan, number
+from fst_core.preparation.ahead import meanwhile
 from fst_core.preparation.parallel import prepare_in_parallel
 from fst_core.preparation.preparation import Preparation
 from fst_core.preparation.shards import SHARD, join
@@ -20,8 +21,10 @@ from fst_core.preparation.space import telling_full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from fst_core.documents import Split
     from fst_core.interfaces import Reader
     from fst_core.pipeline.pipeline import Pipeline
     from fst_core.preparation.shards import Shard
@@ -30,7 +33,7 @@ __all__ = ["join_shards", "plan_prepare", "prepare", "prepare_shard"]
 
 
 def plan_prepare(pipeline: Pipeline) -> Plan:
-    """Plan the dataset of a pipeline; reads the documents' files to know their content.
+    """Plan the dataset of a pipeline; a thread reads the documents' files to know their content.
 
     Raises:
         UserError: the documents are missing, or the dataset named by a path is another one.
@@ -43,12 +46,14 @@ def plan_prepare(pipeline: Pipeline) -> Plan:
     reader: Reader = documents.build()
     fingerprint = Fingerprint(stage="prepare")
     fingerprint.add_part("documents", documents)
-    with ThreadPoolExecutor(1) as pool:  # a digest leaves time for other things
-        contents = {split: pool.submit(reader.fingerprint, split) for split in reader.splits()}
-        fingerprint.add_part("tokenizer", tokenizer)
-        fingerprint.add("tokenizer.content", tokenizer.build().fingerprint())
+    contents: dict[Split, Future[str]] = {}
+    for split in reader.splits():
+        reader.size(split)  # a file that is missing is told of before any work
+        contents[split] = meanwhile(partial(reader.fingerprint, split))
+    fingerprint.add_part("tokenizer", tokenizer)
+    fingerprint.add("tokenizer.content", tokenizer.build().fingerprint())
     for split, content in contents.items():
-        fingerprint.add(f"documents.{split}.content", content.result())
+        fingerprint.add(f"documents.{split}.content", content)
     if "valid" not in reader.splits():
         fingerprint.add("run.seed", pipeline.run.seed)
         fingerprint.add("dataset.valid_share", settings.valid_share)
@@ -88,7 +93,7 @@ def _named(pipeline: Pipeline, path: Path) -> Plan:
     made = {name: value for name, value in manifest["fields"].items() if name in said.fields}
     if differing := said.differences(made):
         raise ArtefactError("\n  ".join([f"{path}: made from something else:", *differing]))
-    return Plan("prepare", "reuse", path, manifest["fingerprint"], manifest["fields"])
+    return Plan("prepare", "reuse", path, Fingerprint(**manifest["fields"]))
 
 
 def prepare(pipeline: Pipeline, plan: Plan, tell: Callable[[str], None]) -> Dataset:

@@ -44,6 +44,14 @@ def explain(pipeline: Pipeline, until: Stage, *, fresh: bool = False) -> list[Pl
     Raises:
         UserError: the pipeline cannot be carried out.
     """
+    plans = _plans(pipeline, until, fresh=fresh)
+    for plan in plans:
+        plan.depends.settle()
+    return plans
+
+
+def _plans(pipeline: Pipeline, until: Stage, *, fresh: bool) -> list[Plan]:
+    """Plan each stage; what the first depends on may still have to be found out."""
     _check(pipeline, until)
     plans = [plan_prepare(pipeline)]
     if until != "prepare":
@@ -73,7 +81,7 @@ def run_stages(
         raise UserError(
             "--fresh: the processes started together must find the same run. Leave it out"
         )
-    plans = explain(pipeline, until, fresh=fresh)
+    plans = _plans(pipeline, until, fresh=fresh)
     for plan in plans:
         if plan.action == "reuse":
             tell(f"{plan.stage}: up to date: {plan.directory}")

@@ -78,7 +78,7 @@ def plan_train(pipeline: Pipeline, dataset_fingerprint: str, *, fresh: bool = Fa
     following = plan.directory.parent / str(int(plan.directory.name) + 1)
     while following.exists():
         following = following.parent / str(int(following.name) + 1)
-    return Plan("train", "make", following, plan.fingerprint, plan.fields, ("--fresh was given",))
+    return Plan("train", "make", following, plan.depends, ("--fresh was given",))
 
 
 def _described(directory: Path) -> Mapping[str, Any]:

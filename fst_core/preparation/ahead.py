@@ -1,20 +1,35 @@
-"""Work that goes on in a thread of its own while its results are used."""
+"""Work that goes on in a thread of its own."""
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
-__all__ = ["ahead"]
+__all__ = ["ahead", "meanwhile"]
 
 _Item = TypeVar("_Item")
 _END: Final = object()
+
+
+def meanwhile(find: Callable[[], _Item]) -> Future[_Item]:
+    """Let a thread find a value while other work goes on; when the process ends, so does the thread."""
+    found: Future[_Item] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(find())
+        except BaseException as error:  # noqa: BLE001  # it is raised where the value is asked for
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return found
 
 
 def ahead(items: Iterator[_Item], depth: int) -> Generator[_Item]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from fst_core.errors import ArtefactError
+from fst_core.errors import ArtefactError, DocumentError
 from fst_core.pipeline.fingerprint import Fingerprint
 from fst_core.pipeline.pipeline import check_pipeline
 from fst_core.pipeline.plan import Plan, number
@@ -71,9 +73,9 @@ def test_a_damaged_result_is_told_and_its_number_is_not_given_again():
 
 
 def test_a_plan_in_words():
-    told = Plan("train", "make", Path("runs/a/2"), "f", {}, ("changed since 1: b: 2 -> 3",))
+    told = Plan("train", "make", Path("runs/a/2"), Fingerprint(), ("changed since 1: b: 2 -> 3",))
     assert str(told) == f"train: to be made: {told.directory}\n  changed since 1: b: 2 -> 3"
-    assert str(Plan("train", "reuse", Path("1"), "f", {})) == "train: up to date: 1"
+    assert str(Plan("train", "reuse", Path("1"), Fingerprint())) == "train: up to date: 1"
 
 
 # fingerprints
@@ -86,6 +88,38 @@ def test_the_digest_depends_on_every_field_and_not_on_their_order():
     }
     assert len(digests) == 7
     assert Fingerprint(a=1, b=2).digest == Fingerprint(b=2, a=1).digest
+
+
+def test_a_value_that_is_still_to_be_found_is_waited_for_where_it_matters():
+    value = Future()
+    fingerprint = Fingerprint(a=1)
+    fingerprint.add("b", value)
+    fingerprint.add("c", 3)
+    first = number("stage", ROOT, fingerprint, made(), lambda _: "reuse")
+    assert (first.action, first.directory) == ("make", ROOT / "1")  # whatever the value is
+    value.set_result(2)
+    assert list(first.fields.items()) == [("a", 1), ("b", 2), ("c", 3)]
+    assert first.fingerprint == Fingerprint(a=1, b=2, c=3).digest
+    described = made(_1={"a": 1, "b": 2, "c": 3})
+    assert number("stage", ROOT, fingerprint, described, lambda _: "reuse").action == "reuse"
+
+
+def test_a_plan_reaches_another_process_with_what_was_found():
+    value = Future()
+    value.set_result(2)
+    fingerprint = Fingerprint(a=1)
+    fingerprint.add("b", value)
+    sent = pickle.loads(pickle.dumps(Plan("prepare", "make", ROOT, fingerprint)))
+    assert sent.fields == {"a": 1, "b": 2}
+
+
+def test_what_cannot_be_found_is_told_where_it_is_asked_for():
+    value = Future()
+    value.set_exception(DocumentError("a.txt: no such file"))
+    fingerprint = Fingerprint(a=1)
+    fingerprint.add("b", value)
+    with pytest.raises(DocumentError, match=r"a\.txt"):
+        fingerprint.settle()
 
 
 @pytest.mark.parametrize(

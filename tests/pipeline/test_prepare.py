@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -734,6 +735,40 @@ def test_a_full_disk_leaves_nothing():
     assert prepared().name == "1"
 
 
+def test_the_first_dataset_is_begun_before_the_digest_of_its_documents_is_known(monkeypatch):
+    write_documents(300)
+    reader = registry().find("reader", "delimited").implementation()
+    read, fingerprint, begun = reader.read, reader.fingerprint, threading.Event()
+
+    def tells(self, split):
+        begun.set()
+        return read(self, split)
+
+    def waits(self, split):
+        assert begun.wait(60)
+        return fingerprint(self, split)
+
+    monkeypatch.setattr(reader, "read", tells)
+    monkeypatch.setattr(reader, "fingerprint", waits)
+    directory = prepared()
+    assert plan_prepare(pipeline()).action == "reuse"
+    fields = json.loads((directory / "fst.json").read_bytes())["fields"]
+    assert fields["documents.train.content"] == fingerprint(pipeline().documents.build(), "train")
+
+
+def test_documents_whose_digest_cannot_be_found_leave_nothing(monkeypatch):
+    write_documents(300)
+    reader = registry().find("reader", "delimited").implementation()
+
+    def fails(self, split):
+        raise DocumentError(f"{split}: gone meanwhile")
+
+    monkeypatch.setattr(reader, "fingerprint", fails)
+    with pytest.raises(DocumentError, match="gone meanwhile"):
+        prepared()
+    assert left() == []
+
+
 # killed
 
 KILLED = '''
@@ -800,6 +835,7 @@ from fst_core.pipeline.pipeline import check_pipeline
 from fst_core.pipeline.prepare import plan_prepare, prepare
 pipeline = check_pipeline("pipeline.toml", json.loads(sys.argv[1]))
 plan = plan_prepare(pipeline)
+plan.depends.settle()  # no child has the thread that looks at the documents
 children = []
 for _ in range(3):
     pid = os.fork()

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from fst_core.preparation.ahead import ahead
+from fst_core.preparation.ahead import ahead, meanwhile
 
 
 def test_items_come_in_order_and_from_another_thread():
@@ -77,3 +77,25 @@ def test_the_thread_sees_the_context_of_whoever_begins_it():
     variable = ContextVar("variable", default=0)
     variable.set(1)
     assert list(ahead((variable.get() for _ in range(1)), 1)) == [1]
+
+
+def test_a_value_is_found_while_other_work_goes_on():
+    going_on = threading.Event()
+
+    def find():
+        assert going_on.wait(60)
+        return threading.current_thread()
+
+    found = meanwhile(find)
+    assert not found.done()
+    going_on.set()
+    assert found.result() is not threading.current_thread()
+
+
+def test_an_error_is_raised_where_the_value_is_asked_for():
+    def find():
+        raise ValueError("nothing")
+
+    found = meanwhile(find)
+    with pytest.raises(ValueError, match="nothing"):
+        found.result()

@@ -48,6 +48,7 @@ shards.BLOCK = 7
 tables, what = json.loads(sys.argv[1]), sys.argv[2]
 pipeline = check_pipeline("pipeline.toml", tables)
 plan = plan_prepare(pipeline)
+plan.depends.settle()  # no child has the thread that looks at the documents
 
 def shard(index):
     return prepare_shard(pipeline, plan, shards.Shard(index, 3), lambda _: None)
