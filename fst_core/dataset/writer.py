@@ -73,14 +73,15 @@ class SplitWriter:
             return
         lengths = ends - starts
         at = self._corpus.count + np.cumsum(lengths) - lengths
-        if int(lengths.sum()) < len(ids):  # something was dropped
-            ids = _kept(ids, starts, ends)
-            loss = None if loss is None else _kept(loss, starts, ends)
         largest = int(ids.max())
         if largest > np.iinfo(self._corpus.dtype).max:
             raise OverflowError(
                 f"id {largest} does not fit {self._corpus.dtype}: the tokenizer's vocab_size is wrong"
             )
+        ids = ids.astype(self._corpus.dtype, copy=False)
+        if int(lengths.sum()) < len(ids):  # something was dropped
+            ids = _kept(ids, starts, ends)
+            loss = None if loss is None else _kept(loss, starts, ends)
         self._write_loss(len(ids), loss)
         self._corpus.append(ids)
         self._starts.append(at)

@@ -141,10 +141,9 @@ def frame(
     begin = np.array([] if bos_id is None else [bos_id], np.uint32).tobytes()
     end = np.array([end_id], np.uint32).tobytes()
     # Joined as bytes in one step: numpy would let other threads interrupt it at each text.
-    inner = memoryview(ids.astype(np.uint32, copy=False).tobytes())
-    places = pairwise((offsets * np.dtype(np.uint32).itemsize).tolist())
+    inner = np.ascontiguousarray(ids, np.uint32).data
     parts: Iterator[bytes | memoryview]
-    parts = chain.from_iterable((begin, inner[start:stop], end) for start, stop in places)
+    parts = chain.from_iterable((begin, inner[a:b], end) for a, b in pairwise(offsets.tolist()))
     new_offsets = offsets + np.arange(len(offsets)) * (before + 1)
     return np.frombuffer(b"".join(parts), np.uint32), new_offsets
 

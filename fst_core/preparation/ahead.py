@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
-from contextlib import suppress
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from queue import Empty, Queue
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
 __all__ = ["ahead", "meanwhile"]
 
 _Item = TypeVar("_Item")
-_END: Final = object()
+_Made = TypeVar("_Made")
+
+
+def ahead(
+    make: Callable[[_Item], Iterable[_Made]], items: Iterable[_Item], depth: int
+) -> Generator[_Made]:
+    """Yield what a thread makes of items, in their order, while the next items are taken.
+
+    At most `depth` items are ahead of what is yielded. What the thread raises is raised here. When
+    this generator is closed, the thread has ended.
+    """
+    thread = ThreadPoolExecutor(1)
+    waiting: deque[Future[Iterable[_Made]]] = deque()
+    try:
+        for item in items:
+            waiting.append(thread.submit(copy_context().run, make, item))
+            while len(waiting) > depth or (waiting and waiting[0].done()):
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def meanwhile(find: Callable[[], _Item]) -> Future[_Item]:
@@ -30,46 +50,3 @@ def meanwhile(find: Callable[[], _Item]) -> Future[_Item]:
 
     threading.Thread(target=run, daemon=True).start()
     return found
-
-
-def ahead(items: Iterator[_Item], depth: int) -> Generator[_Item]:
-    """Yield items that a thread takes from an iterator, at most `depth` of them ahead.
-
-    What the iterator raises is raised here. When this generator is closed, so is the iterator, and
-    the thread has ended.
-    """
-    queue: Queue[object] = Queue(depth)
-    stopping = threading.Event()
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            for item in items:
-                queue.put(item)
-                if stopping.is_set():
-                    break
-        except BaseException as error:  # noqa: BLE001  # it is raised where the items are used
-            raised.append(error)
-        finally:
-            _close(items)
-            queue.put(_END)
-
-    thread = threading.Thread(target=copy_context().run, args=(run,), daemon=True)
-    thread.start()
-    try:
-        while (item := queue.get()) is not _END:
-            yield item  # type: ignore[misc]  # the queue holds items and their end
-        if raised:
-            raise raised[0]
-    finally:
-        stopping.set()
-        while thread.is_alive():
-            with suppress(Empty):
-                queue.get_nowait()  # a full queue would keep the thread from ending
-            thread.join(0.01)
-
-
-def _close(items: Iterator[object]) -> None:
-    close = getattr(items, "close", None)  # generators have it, other iterators need none
-    if close is not None:
-        close()

@@ -118,21 +118,20 @@ class Encoder:
     def _lessons(self) -> Conversations:
         return Conversations(self.template, self.tokenizer, self.longest)
 
-    def encode(self, batch: Batch) -> Iterator[Encoded]:
-        """Encode documents, all at once but for a single one that is very long.
+    def encode(self, batch: Batch) -> Iterable[Encoded]:
+        """Encode documents, all at once; a single one that is very long while its parts are taken.
 
         Raises:
             DocumentError: the chat template fails on a conversation.
         """
         first = batch.documents[0]
         if first.text is None:
-            yield self._encode_conversations(batch)
-        elif len(first.text) > LONG:
-            yield from self._encode_long(batch)
-        else:
-            encoded = Encoded(batch, *self.tokenizer.encode_documents(_texts(batch)))
-            labelled = any(document.meta for document in batch.documents)
-            yield self._with_meta(encoded) if labelled else encoded
+            return [self._encode_conversations(batch)]
+        if len(first.text) > LONG:
+            return self._encode_long(batch)
+        encoded = Encoded(batch, *self.tokenizer.encode_documents(_texts(batch)))
+        labelled = any(document.meta for document in batch.documents)
+        return [self._with_meta(encoded) if labelled else encoded]
 
     def _encode_long(self, batch: Batch) -> Iterator[Encoded]:
         """Encode one text in parts of whole samples; the last part has at least one, and the rest."""

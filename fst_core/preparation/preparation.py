@@ -1,4 +1,4 @@
-"""The making of a dataset: documents are read, encoded and written, each in a thread of its own."""
+"""The making of a dataset: documents are read and written while threads encode others."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ from fst_core.preparation.space import check_space
 from fst_core.preparation.text_bytes import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from fst_core.documents import Document, ReadReport, Split
     from fst_core.interfaces import Tokenizer
     from fst_core.pipeline.pipeline import DatasetSettings, Pipeline
     from fst_core.pipeline.plan import Plan
-    from fst_core.preparation.batches import Batch, Encoded
     from fst_core.preparation.shards import Shard
 
 __all__ = ["Preparation", "tell_reading"]
 
 _AHEAD: Final = 3
-"""Batches that wait between two threads."""
+"""Batches that are read before what earlier ones became is written."""
 _TOLD: Final = 20
 """Lines about single files; more are only counted."""
 _PROBE: Final = 2**16
@@ -185,7 +184,7 @@ class Preparation:
             }
             progress = stack.enter_context(Progress(self.tell, size and size // parts))
             read = batches(corpus) if self.shard is None else self.shard.batches(corpus)
-            coming = ahead(_encoded(encoder, ahead(read, _AHEAD)), _AHEAD)
+            coming = ahead(encoder.encode, read, _AHEAD)
             for each in stack.enter_context(closing(coming)):
                 batch, tally, writer = (
                     each.batch,
@@ -289,12 +288,6 @@ def tell_reading(report: ReadReport, tell: Callable[[str], None]) -> None:
 def _bytes_a_token(tokenizer: Tokenizer, texts: list[str]) -> float:
     ids, _ = tokenizer.encode_batch(texts)
     return sum(map(size_of, texts)) / max(len(ids), 1)
-
-
-def _encoded(encoder: Encoder, read: Generator[Batch]) -> Generator[Encoded]:
-    with closing(read):
-        for batch in read:
-            yield from encoder.encode(batch)
 
 
 def _plain(document: Document) -> str:
