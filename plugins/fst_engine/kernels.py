@@ -21,7 +21,7 @@ from fst_engine.precision import cpu_flags
 
 __all__ = ["FEW", "KERNEL_DTYPES", "WIDEST", "kernel", "load_kernels"]
 
-FEW: Final = 16
+FEW: Final = {torch.float32: 4, torch.bfloat16: 16}
 """For so many positions at most our products are as fast as oneDNN's, and nobody is waited for."""
 KERNEL_DTYPES: Final = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 """The dtypes for which there is each kernel, and how its name ends."""

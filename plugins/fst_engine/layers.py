@@ -145,7 +145,7 @@ class _Layer:
         """Compute (1, new, hidden) from what the layer before gave."""
         states, cache = hidden_states, cache or second
         assert cache is not None
-        if self.stack is not None and states.shape[1] <= FEW:
+        if self.stack is not None and states.shape[1] <= FEW[states.dtype]:
             # The first layer computes all of them; the others pass on what they get.
             return states if self._number else self.stack(states, cache, position_embeddings)
         asked = self._ask(_normed(self._norms[0], states))

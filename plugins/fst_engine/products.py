@@ -67,7 +67,7 @@ class Product:
         compute = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001  # the same
         result: torch.Tensor
         count = x.numel() // x.shape[-1]
-        if count <= FEW and added is None and self._alone:
+        if count <= FEW[x.dtype] and added is None and self._alone:
             result = x.new_empty(*x.shape[:-1], len(self.weight))
             kernel("product", x.dtype)(
                 *(self.weight.data_ptr(), None if self.bias is None else self.bias.data_ptr()),
