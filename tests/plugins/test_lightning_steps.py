@@ -456,7 +456,7 @@ def test_what_was_found_of_minutes_holds_for_a_run_that_goes_on(dataset, tmp_pat
         whole = toys.losses(first, key)
         again = {step: value for step, value in toys.losses(run, key).items() if step in whole}
         assert again == {step: whole[step] for step in again}
-    assert min(toys.losses(run)) < reached
+    assert min(toys.losses(run)) <= reached  # it may have died at the first step after a checkpoint
 
 
 def simulated(budget, step_at, validation=0.0, every=10**9, stop=10**6):
