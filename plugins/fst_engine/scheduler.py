@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Scheduler"]
 
-PACE: Final = 14, 1
+PACE: Final = 8, 2
 """Of long prompts, about so many ids, and so many for each row that is written, take two steps' time."""
 IDLE: Final = 2
 """While nobody waits for a next token, this many times as many ids of prompts are read in a step."""

@@ -684,7 +684,7 @@ def test_running_rows_get_a_token_in_every_step_while_a_long_prompt_is_read():
     steps.step()
     (long,) = rows(steps, range(150))
     calls.clear()
-    for expected in [15] * 10:
+    for expected in [10] * 15:
         outcomes = steps.step()
         assert outcomes[0].row is short
         assert [tuple(shape) for shape in calls] == [(1, 1), (1, expected)]
