@@ -275,9 +275,8 @@ def _epochs(steps: int | None, pace: Pace, dataset: Dataset, whole: Dataset) -> 
     if steps is None or not pace.tokens:
         return None
     samples = dataset.train
-    targets = float(
-        samples.tokens - len(samples)
-    )  # the first of each sample is predicted by nothing
+    # The first id of each sample is predicted by nothing.
+    targets = float(samples.tokens - len(samples))
     if samples.loss is not None:
         targets = float(samples.loss.sum(dtype=np.int64) - samples.loss[samples.starts].sum())
     targets *= len(whole.train) / len(samples)
@@ -292,10 +291,9 @@ def _memory() -> int | None:
         return int(torch.cuda.max_memory_allocated())
     if sys.platform == "win32":  # it does not say
         return None
+    # Linux's `getrusage` counts the parent too, as it was before `exec`; this file does not.
     status = Path("/proc/self/status")
-    if (
-        status.is_file()
-    ):  # of Linux, whose `getrusage` counts the parent too, as it was before `exec`
+    if status.is_file():
         return 1024 * int(status.read_text("utf-8").partition("VmHWM:")[2].split()[0])
     import resource
 
